@@ -1,5 +1,6 @@
 """create_app(): middleware, routers, lifespan; nothing else."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -8,15 +9,32 @@ from fastapi import APIRouter, Depends, FastAPI
 from app import __version__
 from app.accounts import routes as accounts
 from app.accounts.guards import identify
+from app.datasets import routes as datasets
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
+from app.policies import routes as policies
+from app.projects import routes as projects
+from app.quality import routes as quality
+from app.rating import routes as rating
 from app.settings import Settings, get_settings
+from app.training import routes as training
 from app.web import health, static
 from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
 from app.web.middleware import BodyLimit, Envelope
+from app.worker import keep_running
 
-ROUTERS: Sequence[APIRouter] = (accounts.router,)
+ROUTERS: Sequence[APIRouter] = (
+    accounts.router,
+    projects.api,
+    policies.api,
+    rating.api,
+    quality.api,
+    datasets.api,
+    datasets.router,
+    training.api,
+    training.router,
+)
 
 
 @asynccontextmanager
@@ -27,9 +45,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(url, pool_size=settings.pool_size)
         app.state.engine = engine
         app.state.sessions = create_sessions(engine)
+        exports = asyncio.create_task(keep_running(url, app.state.sessions, settings))
         try:
             yield
         finally:
+            exports.cancel()
+            await asyncio.gather(exports, return_exceptions=True)
             await engine.dispose()
 
 

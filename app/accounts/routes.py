@@ -93,8 +93,13 @@ async def sign_in(
 
 
 @router.get("/sign-in/{token}")
-async def sign_in_link_form(request: Request, token: str) -> Response:
-    """Ask before the link is used."""
+async def sign_in_link_form(request: Request, session: Session, token: str) -> Response:
+    """Use a link that may be used again at once; ask before one that may not.
+
+    Mail programs and chats look at links before people do, and must not use them up.
+    """
+    if await service.is_reusable_link(session, token):
+        return await sign_in_by_link(request, session, token)
     page = SignInLinkPage(title="Sign in", token=token)
     return render(request, "accounts/sign_in_link.html", page)
 

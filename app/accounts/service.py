@@ -172,6 +172,12 @@ async def create_sign_in_link(
     return token
 
 
+async def is_reusable_link(session: AsyncSession, token: str) -> bool:
+    """Whether following this link uses it up (an unknown one does: the person shall be asked)."""
+    link = await queries.get_link_for_update(session, hash_token(token))
+    return link is not None and link.reusable
+
+
 async def use_sign_in_link(session: AsyncSession, token: str, *, days: int) -> tuple[User, str]:
     """The person of a link and a new session's token. Raises NotSignedIn for a spent link."""
     link = await queries.get_link_for_update(session, hash_token(token))

@@ -77,6 +77,19 @@ async def set_project_policies(
     )
 
 
+async def set_policies_by_name(
+    session: AsyncSession,
+    project: Project,
+    names: Sequence[str],
+    *,
+    actor: uuid.UUID | None = None,
+) -> None:
+    """The same, by names; none leaves the project as it is. Raises NotFound for an unknown one."""
+    if names:
+        policies = [await get_policy(session, name) for name in names]
+        await set_project_policies(session, project, policies, actor=actor)
+
+
 async def retire_policy(
     session: AsyncSession, policy: Policy, *, actor: uuid.UUID | None = None
 ) -> None:
