@@ -15,6 +15,7 @@ from app.db.server import resolve_database
 from app.policies import routes as policies
 from app.projects import routes as projects
 from app.quality import routes as quality
+from app.rating import pages as rating_pages
 from app.rating import routes as rating
 from app.settings import Settings, get_settings
 from app.training import routes as training
@@ -29,6 +30,7 @@ ROUTERS: Sequence[APIRouter] = (
     projects.api,
     policies.api,
     rating.api,
+    rating_pages.router,
     quality.api,
     datasets.api,
     datasets.router,

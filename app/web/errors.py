@@ -1,7 +1,8 @@
 """The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -81,7 +83,20 @@ def respond(request: Request, error: PlackettError, *, reference: str | None = N
         "web/error_fragment.html" if fragment else "web/error.html",
         page,
         status=error.status,
+        # What is on the page stays: the error goes to the place that every page keeps for one.
+        headers={"HX-Retarget": "#page-error", "HX-Reswap": "innerHTML"} if fragment else None,
     )
+
+
+@contextmanager
+def from_pydantic() -> Iterator[None]:
+    """Turn pydantic's first finding into InvalidInput, with its place."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "form"
+        raise InvalidInput(first["msg"].removeprefix("Value error, "), place=place) from None
 
 
 def from_validation(error: RequestValidationError) -> InvalidInput:
