@@ -12,9 +12,12 @@ from app.accounts.guards import identify
 from app.datasets import routes as datasets
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
+from app.generation import routes as generation
+from app.policies import pages as policy_pages
 from app.policies import routes as policies
 from app.projects import routes as projects
 from app.quality import routes as quality
+from app.rating import admin as rating_admin
 from app.rating import pages as rating_pages
 from app.rating import routes as rating
 from app.settings import Settings, get_settings
@@ -31,6 +34,9 @@ ROUTERS: Sequence[APIRouter] = (
     policies.api,
     rating.api,
     rating_pages.router,
+    policy_pages.router,
+    generation.router,
+    rating_admin.router,
     quality.api,
     datasets.api,
     datasets.router,

@@ -79,3 +79,8 @@ async def list_audit_entries(
             .offset(offset)
         )
     ).all()
+
+
+async def count_audit_entries(session: AsyncSession) -> int:
+    """How many changes are recorded."""
+    return await session.scalar(select(func.count()).select_from(AuditEntry)) or 0

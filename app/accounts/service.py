@@ -94,6 +94,13 @@ async def set_password(session: AsyncSession, user: User, password: str) -> None
     await record(session, user.id, "user.password", user.email)
 
 
+async def change_own_password(session: AsyncSession, user: User, *, current: str, new: str) -> None:
+    """A new password, for whoever knows the current one (or has none yet). Raises InvalidInput."""
+    if user.password_hash is not None and not verify_password(current, user.password_hash):
+        raise InvalidInput("This is not your current password", place="current")
+    await set_password(session, user, new)
+
+
 async def change_role(session: AsyncSession, user: User, role: Role, *, actor: uuid.UUID) -> None:
     """Let a person do other things. Nobody takes their own admin role away by mistake."""
     if user.id == actor and role is not Role.ADMIN:

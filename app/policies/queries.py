@@ -1,12 +1,14 @@
 """Selects of the policies room."""
 
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.policies.models import Policy, ProjectPolicy
+from app.projects.models import Project
 
 
 async def find_policy(session: AsyncSession, name: str) -> Policy | None:
@@ -29,3 +31,16 @@ async def list_project_policies(session: AsyncSession, project_id: uuid.UUID) ->
             .order_by(ProjectPolicy.created_at, Policy.id)
         )
     ).all()
+
+
+async def list_projects_by_policy(session: AsyncSession) -> dict[uuid.UUID, list[str]]:
+    """The slugs of the projects that each policy writes for; empty for the others."""
+    rows = await session.execute(
+        select(ProjectPolicy.policy_id, Project.slug)
+        .join(Project, Project.id == ProjectPolicy.project_id)
+        .order_by(Project.slug)
+    )
+    used: dict[uuid.UUID, list[str]] = defaultdict(list)
+    for policy_id, slug in rows:
+        used[policy_id].append(slug)
+    return used

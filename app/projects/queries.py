@@ -33,3 +33,14 @@ async def get_guideline(
     return await session.scalar(
         select(Guideline).where(Guideline.project_id == project_id, Guideline.version == version)
     )
+
+
+async def list_guidelines(session: AsyncSession, project_id: uuid.UUID) -> Sequence[Guideline]:
+    """Every version of a project's guidelines, the newest first."""
+    return (
+        await session.scalars(
+            select(Guideline)
+            .where(Guideline.project_id == project_id)
+            .order_by(Guideline.version.desc())
+        )
+    ).all()

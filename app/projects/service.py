@@ -62,3 +62,29 @@ async def set_paused(
     """Stop handing out tasks and writing candidates, or go on."""
     project.paused = paused
     await record(session, actor, "project.pause" if paused else "project.resume", project.slug)
+
+
+# What may be changed later. The slug stays: addresses and programs rely on it.
+CHANGEABLE = (
+    *("name", "description", "candidates_per_task", "overlap", "lease_seconds"),
+    *("axes", "flags", "sampling"),
+)
+
+
+async def update_project(
+    session: AsyncSession, project: Project, wanted: ProjectIn, *, actor: uuid.UUID | None = None
+) -> None:
+    """Change a project's settings. Tasks that are open already keep their overlap and candidates.
+
+    Guidelines that differ from the newest version become the next one.
+    """
+    values = wanted.model_dump()
+    changed = [name for name in CHANGEABLE if getattr(project, name) != values[name]]
+    for name in changed:
+        setattr(project, name, values[name])
+    if changed:
+        await record(session, actor, "project.change", project.slug, fields=changed)
+    newest = await queries.get_guideline(session, project.id, project.guideline_version)
+    if wanted.guidelines and (newest is None or newest.text != wanted.guidelines):
+        await publish_guidelines(session, project, wanted.guidelines, actor=actor)
+    await session.flush()

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row, and_, case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.models import User
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
 from app.rating.models import Assignment, AssignmentState, Ranking, Task
@@ -292,3 +293,17 @@ async def set_task_priority(
     await session.execute(
         update(Task).where(Task.prompt_id.in_(prompt_ids)).values(priority=priority)
     )
+
+
+async def list_rankings_of(
+    session: AsyncSession, prompt_id: uuid.UUID
+) -> Sequence[tuple[Ranking, str]]:
+    """A prompt's rankings with their raters' names, for admins."""
+    rows = await session.execute(
+        select(Ranking, User)
+        .join(Task, Task.id == Ranking.task_id)
+        .join(User, User.id == Ranking.rater_id)
+        .where(Task.prompt_id == prompt_id)
+        .order_by(Ranking.id)
+    )
+    return [(ranking, user.display_name) for ranking, user in rows]

@@ -1,0 +1,229 @@
+"""The admin's pages of policies, and of projects' settings, which choose among them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+from starlette.datastructures import FormData
+
+from app.accounts.guards import Admin, Session
+from app.errors import PlackettError
+from app.policies import queries, service
+from app.policies.models import Backend, Policy
+from app.policies.schemas import PolicyIn
+from app.projects import queries as project_queries
+from app.projects import service as projects
+from app.projects.models import Guideline, Project
+from app.projects.schemas import ProjectIn
+from app.web.errors import from_pydantic
+from app.web.pages import see_other
+from app.web.templates import PageContext, render
+
+router = APIRouter(include_in_schema=False)
+
+# Empty rows that the form offers beyond those that are filled.
+SPARE_ROWS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoliciesPage(PageContext):
+    """The registry: (policy, name of its parent, slugs of the projects that it writes for)."""
+
+    rows: Sequence[tuple[Policy, str | None, Sequence[str]]]
+    values: Mapping[str, Any]
+    error: PlackettError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsPage(PageContext):
+    """The form of a new project, or of one's settings."""
+
+    project: Project | None
+    tab: str
+    values: Mapping[str, Any]
+    policies: Sequence[Policy]
+    spare: int
+    guidelines: Sequence[Guideline]
+    error: PlackettError | None = None
+
+
+async def _policies_page(
+    request: Request,
+    session: Session,
+    *,
+    values: Mapping[str, Any] | None = None,
+    error: PlackettError | None = None,
+) -> Response:
+    found = await queries.list_policies(session)
+    names = {policy.id: policy.name for policy in found}
+    used = await queries.list_projects_by_policy(session)
+    page = PoliciesPage(
+        title="Policies",
+        rows=[
+            (policy, names.get(policy.parent_id) if policy.parent_id else None, used[policy.id])
+            for policy in found
+        ],
+        values=values or {},
+        error=error,
+    )
+    return render(request, "policies/list.html", page, status=error.status if error else 200)
+
+
+@router.get("/admin/policies")
+async def policies_page(request: Request, session: Session, _: Admin) -> Response:
+    """The registry."""
+    return await _policies_page(request, session)
+
+
+@router.post("/admin/policies")
+async def register(request: Request, session: Session, admin: Admin) -> Response:
+    """Register a policy from the form."""
+    form = await request.form()
+    names = ("name", "backend", "model", "base_url", "api_key_variable")
+    values = {name: str(form.get(name) or "").strip() or None for name in names}
+    try:
+        with from_pydantic():
+            wanted = PolicyIn.model_validate({k: v for k, v in values.items() if v})
+        await service.register_policy(session, wanted, actor=admin.id)
+    except PlackettError as error:
+        return await _policies_page(request, session, values=values, error=error)
+    await session.commit()
+    return see_other(request, "/admin/policies", notice=f"{wanted.name} is registered.")
+
+
+@router.post("/admin/policies/retire")
+async def retire(
+    request: Request, session: Session, admin: Admin, name: Annotated[str, Form()]
+) -> Response:
+    """Take a policy out of service."""
+    policy = await service.get_policy(session, name)
+    await service.retire_policy(session, policy, actor=admin.id)
+    await session.commit()
+    return see_other(request, "/admin/policies", notice=f"{name} is retired.")
+
+
+async def _settings_page(
+    request: Request,
+    session: Session,
+    project: Project | None,
+    values: Mapping[str, Any],
+    *,
+    error: PlackettError | None = None,
+) -> Response:
+    page = SettingsPage(
+        title=project.name if project else "New project",
+        project=project,
+        tab="settings",
+        values=values,
+        policies=[
+            policy
+            for policy in await queries.list_policies(session)
+            if policy.backend is not Backend.IMPORTED and policy.retired_at is None
+        ],
+        spare=SPARE_ROWS,
+        guidelines=await project_queries.list_guidelines(session, project.id) if project else [],
+        error=error,
+    )
+    return render(request, "projects/settings.html", page, status=error.status if error else 200)
+
+
+@router.get("/admin/projects/new")
+async def new_project(request: Request, session: Session, _: Admin) -> Response:
+    """The form of a new project."""
+    blank = ProjectIn(slug="new", name="New").model_dump() | {"slug": "", "name": ""}
+    return await _settings_page(request, session, None, blank)
+
+
+@router.post("/admin/projects/new")
+async def create(request: Request, session: Session, admin: Admin) -> Response:
+    """Make a project from the form."""
+    values = read_settings(await request.form())
+    try:
+        with from_pydantic():
+            wanted = ProjectIn.model_validate(values)
+        project = await projects.create_project(session, wanted, actor=admin.id)
+        await service.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
+    except PlackettError as error:
+        await session.rollback()
+        return await _settings_page(request, session, None, values, error=error)
+    await session.commit()
+    return see_other(
+        request, f"/admin/projects/{project.slug}/prompts", notice="The project is there."
+    )
+
+
+@router.get("/admin/projects/{slug}/settings")
+async def settings(request: Request, slug: str, session: Session, _: Admin) -> Response:
+    """A project's settings."""
+    project = await projects.get_project(session, slug)
+    serving = await queries.list_project_policies(session, project.id)
+    newest = await project_queries.get_guideline(session, project.id, project.guideline_version)
+    values = {name: getattr(project, name) for name in projects.CHANGEABLE} | {
+        "slug": project.slug,
+        "policies": [policy.name for policy in serving],
+        "guidelines": newest.text if newest else "",
+    }
+    return await _settings_page(request, session, project, values)
+
+
+@router.post("/admin/projects/{slug}/settings")
+async def change(request: Request, slug: str, session: Session, admin: Admin) -> Response:
+    """Change a project's settings; new guidelines become a new version."""
+    project = await projects.get_project(session, slug)
+    values = read_settings(await request.form()) | {"slug": slug}
+    try:
+        with from_pydantic():
+            wanted = ProjectIn.model_validate(values)
+        await projects.update_project(session, project, wanted, actor=admin.id)
+        chosen = [await service.get_policy(session, name) for name in wanted.policies]
+        serving = await queries.list_project_policies(session, project.id)
+        if {policy.id for policy in chosen} != {policy.id for policy in serving}:
+            await service.set_project_policies(session, project, chosen, actor=admin.id)
+    except PlackettError as error:
+        await session.rollback()
+        project = await projects.get_project(session, slug)
+        return await _settings_page(request, session, project, values, error=error)
+    await session.commit()
+    # The generation page queues whatever waits for a policy.
+    return see_other(
+        request, f"/admin/projects/{slug}/generation", notice="The settings are saved."
+    )
+
+
+def read_settings(form: FormData) -> dict[str, Any]:
+    """The form's fields in the shape of `ProjectIn`; empty rows of axes and flags are left out."""
+    axes = [
+        {"name": name, "question": question, "min": low or 1, "max": high or 5}
+        for name, question, low, high in zip(
+            *(form.getlist(f"axis_{part}") for part in ("name", "question", "min", "max")),
+            strict=True,
+        )
+        if name
+    ]
+    flags = [
+        {"name": name, "label": label}
+        for name, label in zip(form.getlist("flag_name"), form.getlist("flag_label"), strict=True)
+        if name
+    ]
+    minutes = str(form.get("lease_minutes") or "30")
+    return {
+        "slug": str(form.get("slug") or ""),
+        "name": str(form.get("name") or ""),
+        "description": str(form.get("description") or "").replace("\r\n", "\n"),
+        "candidates_per_task": form.get("candidates_per_task"),
+        "overlap": form.get("overlap"),
+        "lease_seconds": int(float(minutes) * 60) if _is_number(minutes) else minutes,
+        "axes": axes,
+        "flags": flags,
+        "sampling": {name: form.get(name) for name in ("temperature", "top_p", "max_new_tokens")},
+        "guidelines": str(form.get("guidelines") or "").replace("\r\n", "\n").strip() or None,
+        "policies": [str(name) for name in form.getlist("policies")],
+    }
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1e6
+    except ValueError:
+        return False

@@ -1,0 +1,247 @@
+"""The admin's pages of projects: all of them, one's counts, its prompt queue."""
+
+import asyncio
+import gzip
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
+
+from app.accounts.guards import Admin, Session
+from app.errors import InvalidInput, NotFound, PlackettError, TooLarge
+from app.generation.service import enqueue_waiting
+from app.projects import service as projects
+from app.projects.models import Project
+from app.projects.queries import list_projects
+from app.prompts import queries as prompt_queries
+from app.prompts import service as prompts
+from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
+from app.prompts.parse import PromptRow, RowError, read_stream
+from app.prompts.schemas import ImportReport
+from app.rating import queries, service
+from app.rating.intake import import_prompts
+from app.rating.models import Ranking
+from app.rating.schemas import Progress
+from app.settings import Settings
+from app.web.pages import PageOf, see_other
+from app.web.templates import PageContext, render
+
+router = APIRouter(include_in_schema=False)
+
+PAGE_SIZE = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectsPage(PageContext):
+    """All projects with their counts."""
+
+    rows: Sequence[tuple[Project, Progress]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewPage(PageContext):
+    """One project at a look."""
+
+    project: Project
+    tab: str
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptsPage(PageContext):
+    """A project's prompt queue, and what became of an upload."""
+
+    project: Project
+    tab: str
+    progress: Progress
+    prompts: PageOf[Prompt]
+    imports: Sequence[PromptImport]
+    state: PromptState | None
+    states: Sequence[PromptState]
+    words: str
+    report: ImportReport | None = None
+    error: PlackettError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPage(PageContext):
+    """One prompt, with everything that admins may know of its candidates and rankings."""
+
+    project: Project
+    tab: str
+    prompt: Prompt
+    candidates: Sequence[tuple[Candidate, str | None]]
+    rankings: Sequence[tuple[Ranking, str]]
+
+
+@router.get("/admin/projects")
+async def projects_page(request: Request, session: Session, _: Admin) -> Response:
+    """All projects."""
+    found = await list_projects(session)
+    rows = [(project, await service.get_progress(session, project)) for project in found]
+    await session.commit()
+    return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
+
+
+@router.get("/admin/projects/{slug}")
+async def overview(request: Request, slug: str, session: Session, _: Admin) -> Response:
+    """One project; htmx asks again for the counts alone."""
+    project = await projects.get_project(session, slug)
+    page = OverviewPage(
+        title=project.name,
+        project=project,
+        tab="overview",
+        progress=await service.get_progress(session, project),
+    )
+    await session.commit()
+    name = "counts" if "hx-request" in request.headers else "overview"
+    return render(request, f"projects/{name}.html", page)
+
+
+@router.post("/admin/projects/{slug}/pause")
+async def pause(
+    request: Request, slug: str, session: Session, admin: Admin, paused: Annotated[bool, Form()]
+) -> Response:
+    """Stop handing out tasks and writing candidates, or go on."""
+    project = await projects.get_project(session, slug)
+    await projects.set_paused(session, project, paused, actor=admin.id)
+    if not paused:
+        await enqueue_waiting(session, project.id)
+    await session.commit()
+    notice = "The project is paused." if paused else "The project goes on."
+    return see_other(request, f"/admin/projects/{slug}", notice=notice)
+
+
+async def _prompts_page(
+    request: Request,
+    session: Session,
+    project: Project,
+    *,
+    state: PromptState | None = None,
+    words: str = "",
+    page: int = 1,
+    report: ImportReport | None = None,
+    error: PlackettError | None = None,
+) -> Response:
+    found = await prompt_queries.list_prompts(
+        session,
+        project.id,
+        state=state,
+        words=words,
+        limit=PAGE_SIZE,
+        offset=(page - 1) * PAGE_SIZE,
+    )
+    total = await prompt_queries.count_matching(session, project.id, state=state, words=words)
+    context = PromptsPage(
+        title=f"{project.name}: prompts",
+        project=project,
+        tab="prompts",
+        progress=await service.get_progress(session, project),
+        prompts=PageOf(found, page, total, PAGE_SIZE),
+        imports=await prompt_queries.list_imports(session, project.id, limit=5),
+        state=state,
+        states=list(PromptState),
+        words=words,
+        report=report,
+        error=error,
+    )
+    await session.commit()
+    return render(request, "prompts/list.html", context, status=error.status if error else 200)
+
+
+@router.get("/admin/projects/{slug}/prompts")
+async def prompts_page(
+    request: Request,
+    slug: str,
+    session: Session,
+    _: Admin,
+    state: str = "",
+    words: str = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+) -> Response:
+    """The queue, by state and words."""
+    project = await projects.get_project(session, slug)
+    chosen = PromptState(state) if state in set(PromptState) else None
+    return await _prompts_page(
+        request, session, project, state=chosen, words=words.replace("\x00", ""), page=page
+    )
+
+
+@router.post("/admin/projects/{slug}/prompts")
+async def upload(
+    request: Request, slug: str, session: Session, admin: Admin, file: UploadFile
+) -> Response:
+    """Import a file, and say what became of each row."""
+    settings: Settings = request.app.state.settings
+    project = await projects.get_project(session, slug)
+    name = file.filename or "upload.jsonl"
+    try:
+        # A large file takes seconds to check; other requests go on meanwhile.
+        rows = await asyncio.to_thread(read_upload, file, name, settings)
+        report = await import_prompts(session, project, rows, source=name, actor=admin.id)
+    except PlackettError as error:
+        await session.rollback()
+        project = await projects.get_project(session, slug)
+        return await _prompts_page(request, session, project, error=error)
+    await session.commit()
+    return await _prompts_page(request, session, project, report=report)
+
+
+def read_upload(file: UploadFile, name: str, settings: Settings) -> list[PromptRow | RowError]:
+    """The rows of an uploaded file. Raises InvalidInput for one that is no file of ours."""
+    limit = settings.max_prompt_bytes
+    if not name.endswith(".gz"):
+        return list(read_stream(file.file, name, max_bytes=limit))
+    try:
+        with gzip.open(file.file) as plain:
+            # What unpacks to more than a plain upload may hold was packed to do harm.
+            text = plain.read(settings.max_request_bytes + 1)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InvalidInput(f"is not a whole gzip file ({error})", place=name) from None
+    if len(text) > settings.max_request_bytes:
+        raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", place=name)
+    import io
+
+    return list(read_stream(io.BytesIO(text), name.removesuffix(".gz"), max_bytes=limit))
+
+
+@router.post("/admin/projects/{slug}/priority")
+async def set_priority(
+    request: Request,
+    slug: str,
+    session: Session,
+    admin: Admin,
+    priority: Annotated[int, Form(ge=-1_000_000, le=1_000_000)],
+    prompt: Annotated[list[uuid.UUID] | None, Form()] = None,
+) -> Response:
+    """Move the chosen prompts, and their tasks, up or down the queue."""
+    project = await projects.get_project(session, slug)
+    if not prompt:
+        raise InvalidInput("Choose at least one prompt", place="prompt")
+    moved = await prompts.set_priority(session, project, prompt, priority, actor=admin.id)
+    await queries.set_task_priority(session, moved, priority)
+    await session.commit()
+    notice = f"{len(moved)} moved to priority {priority}."
+    return see_other(request, f"/admin/projects/{slug}/prompts", notice=notice)
+
+
+@router.get("/admin/projects/{slug}/prompts/{prompt_id}")
+async def prompt_page(
+    request: Request, slug: str, prompt_id: uuid.UUID, session: Session, _: Admin
+) -> Response:
+    """One prompt with its candidates and rankings."""
+    project = await projects.get_project(session, slug)
+    prompt: Any = await session.get(Prompt, prompt_id)
+    if prompt is None or prompt.project_id != project.id:
+        raise NotFound("The project has no such prompt", place="prompt")
+    page = PromptPage(
+        title="Prompt",
+        project=project,
+        tab="prompts",
+        prompt=prompt,
+        candidates=await prompt_queries.list_candidates_with_policies(session, prompt.id),
+        rankings=await queries.list_rankings_of(session, prompt.id),
+    )
+    return render(request, "prompts/prompt.html", page)
