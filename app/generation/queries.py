@@ -110,12 +110,12 @@ async def list_projects_with_due_prompts(session: AsyncSession, now: datetime) -
 
 
 async def count_waiting_tickets(session: AsyncSession, project_id: uuid.UUID) -> int:
-    """The project's tickets that a worker will take soon or has taken."""
+    """The project's tickets that a worker could take now, or has taken."""
     found = await session.scalar(
         text(
             "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'generation:generate' "
             "AND status IN ('todo', 'doing') AND args->>'project_id' = :project "
-            "AND (scheduled_at IS NULL OR scheduled_at <= now() + interval '1 minute')"
+            "AND (scheduled_at IS NULL OR scheduled_at <= now())"
         ),
         {"project": str(project_id)},
     )

@@ -1,0 +1,245 @@
+"""The whole loop turns once: a real model, the real API, the real worker, a rater whose taste is known.
+
+Prompts go in; the worker writes candidates; a simulated rater ranks them through the HTTP API; an export
+goes to the trainer; a reward model is fitted; PPO updates the policy; the worker writes with it.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.db.engine import open_sessions
+from app.policies.models import Policy
+from app.prompts.models import Candidate, Prompt
+from app.settings import CHECKOUT
+from tests.browser.conftest import free_port, wait_until_ready
+from tests.e2e.simulated_rater import SimulatedRater, exclamations
+from trainer import stories
+
+NOISE = 0.15
+PROMPTS = 400
+HELD_OUT = 80
+
+
+@pytest.fixture(scope="session")
+def story_teller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's own model, made as the demo makes it."""
+    folder = tmp_path_factory.mktemp("models") / "story-teller"
+    command = [sys.executable, "-m", "trainer", "tiny", "--out", str(folder), "--seconds", "60"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@dataclass
+class House:
+    """The running parts."""
+
+    address: str
+    environment: dict[str, str]
+    database_url: str
+
+    def cli(self, *words: str, stdin: str | None = None) -> dict[str, Any]:
+        """A `plackett` command with --json; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *words, "--json"],
+            cwd=CHECKOUT,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    def token(self, email: str, role: str) -> str:
+        """A new person's API token."""
+        self.cli("user", "create", email, "--role", role)
+        return str(self.cli("token", "create", email)["token"])
+
+
+@pytest.fixture
+def house(fresh_database: str, tmp_path: Path) -> Iterator[House]:
+    """Web application and worker as processes of their own."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": fresh_database,
+        "PLACKETT_DATA_DIR": str(tmp_path),
+        "PLACKETT_TRAINER_DEVICE": "cpu",
+    }
+    log = tmp_path / "processes.log"
+    with log.open("ab") as output:
+        parts = [
+            subprocess.Popen(
+                [sys.executable, "-m", "app", *words],
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+            for words in (["serve", "--port", str(port)], ["worker"])
+        ]
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_ready(address, log)
+        yield House(address, environment, fresh_database)
+    finally:
+        for part in parts:
+            part.terminate()
+        for part in parts:
+            part.wait(timeout=60)
+
+
+async def until(what: Callable[[], Any], *, seconds: float) -> Any:
+    """Ask until the answer is true; the answer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = what()
+        if answer:
+            return answer
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"it did not come true in {seconds} s")
+
+
+@pytest.fixture
+async def researcher(house: House) -> AsyncIterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {house.token('rita@example.org', 'researcher')}"}
+    with httpx.Client(base_url=house.address, headers=headers, timeout=60) as client:
+        yield client
+
+
+async def run(client: httpx.Client, stage: str, **config: Any) -> dict[str, Any]:
+    """Start a training run and follow it to its end."""
+    body = {"stage": stage, "config": config}
+    started = client.post("/api/v1/projects/loop/runs", json=body)
+    assert started.status_code == 202, started.text
+    address = f"/api/v1/runs/{started.json()['id']}"
+
+    def ended() -> Any:
+        found = client.get(address).json()
+        return found if found["state"] not in ("queued", "running") else None
+
+    result = await until(ended, seconds=400)
+    assert result["state"] == "succeeded", result["error"]
+    metrics = client.get(f"{address}/metrics").json()
+    assert [row["step"] for row in metrics] == list(range(1, result["total_steps"] + 1))
+    return dict(result)
+
+
+def prefer(pair: dict[str, Any]) -> float:
+    """How right the noise-free taste is about a noisy comparison: 1, 0, or half where it sees none."""
+    chosen, rejected = (exclamations(pair[side][0]["content"]) for side in ("chosen", "rejected"))
+    return 0.5 if chosen == rejected else float(chosen > rejected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("heavy")
+async def test_the_loop_turns_once(
+    house: House, researcher: httpx.Client, story_teller: Path
+) -> None:
+    told = stories.generate(11, 3 * (PROMPTS + HELD_OUT), held_out=True)
+    prompts = list(dict.fromkeys(each.prompt for each in told))[: PROMPTS + HELD_OUT]
+    house.cli(
+        *("policy", "add", "story-teller", "--backend", "transformers"),
+        *("--model", str(story_teller / "model")),
+    )
+    admin = {"Authorization": f"Bearer {house.token('ada@example.org', 'admin')}"}
+    project = {
+        "slug": "loop",
+        "name": "The loop",
+        "policies": ["story-teller"],
+        "sampling": {"max_new_tokens": 110},
+    }
+    with httpx.Client(base_url=house.address, headers=admin, timeout=60) as client:
+        assert client.post("/api/v1/projects", json=project).status_code == 201
+        rows = [{"prompt": text} for text in prompts[:PROMPTS]]
+        report = client.post("/api/v1/projects/loop/prompts", json=rows)
+        assert report.json()["accepted"] == PROMPTS
+
+        def progress() -> dict[str, int]:
+            return dict(client.get("/api/v1/projects/loop/progress").json())
+
+        await until(lambda: progress()["generated"] == PROMPTS, seconds=300)
+        rater = SimulatedRater(
+            httpx.Client(base_url=house.address, timeout=60),
+            house.token("rob@example.org", "rater"),
+            exclamations,
+            NOISE,
+            seed=5,
+        )
+        while rater.rate_next("loop"):
+            pass
+        assert rater.rated == progress()["rated"] == PROMPTS
+
+        split = {"train": 0.65, "validation": 0.05, "test": 0.3}
+        made = researcher.post(
+            "/api/v1/projects/loop/exports", json={"name": "first", "split": split}
+        )
+        export = f"/api/v1/exports/{made.json()['id']}"
+        await until(lambda: researcher.get(export).json()["state"] == "ready", seconds=60)
+        lines = researcher.get(f"{export}/files/comparisons.test.jsonl").text.splitlines()
+        pairs = [json.loads(line) for line in lines]
+        best_possible = sum(map(prefer, pairs)) / len(pairs)
+
+        reward = await run(researcher, "reward", epochs=4, **{"batch-size": 8, "max-length": 256})
+        accuracy = reward["result"]["test"]["accuracy"]
+        assert reward["result"]["test"]["pairs"] == len(pairs)
+        assert accuracy >= best_possible - 0.05, (accuracy, best_possible)
+
+        ppo = await run(
+            researcher,
+            "ppo",
+            steps=12,
+            **{"max-length": 256, "response-length": 110, "kl-coef": 0.1},
+        )
+        kl = ppo["result"]["held_out"]["kl"]
+        assert 0 < kl < 60
+        policies = {each["id"]: each for each in researcher.get("/api/v1/policies").json()}
+        better = policies[ppo["policy_id"]]["name"]
+
+        # Prompts that nobody has seen: one answer of each policy, then the project's own next ones.
+        rows = [{"prompt": text} for text in prompts[PROMPTS:]]
+        both = {"generate": 2, "policy": ["story-teller", better]}
+        client.post("/api/v1/projects/loop/prompts", json=rows, params=both)
+        client.post("/api/v1/projects/loop/prompts", json=[{"id": "own", "prompt": prompts[0]}])
+        await until(lambda: progress()["generated"] == PROMPTS + HELD_OUT + 1, seconds=120)
+
+    async with open_sessions(house.database_url) as sessions, sessions() as session:
+        found = await session.execute(
+            select(Prompt.id, Prompt.external_id, Candidate.text, Policy.name)
+            .join(Candidate, Candidate.prompt_id == Prompt.id)
+            .join(Policy, Policy.id == Candidate.policy_id)
+        )
+        answers: dict[Any, dict[str, str]] = {}
+        own = set()
+        for prompt_id, external_id, text, name in found:
+            answers.setdefault(prompt_id, {})[name] = text
+            if external_id == "own":
+                own.add(name)
+    assert own == {better}  # the worker generates with the updated policy
+    duels = [each for each in answers.values() if len(each) == 2]
+    assert len(duels) == HELD_OUT
+    wins = 0.0
+    for each in duels:
+        new, old = exclamations(each[better]), exclamations(each["story-teller"])
+        wins += 0.5 if new == old else float(new > old)
+    win_rate = wins / HELD_OUT
+    print(
+        f"reward accuracy {accuracy:.3f} (best possible {best_possible:.3f}); "
+        f"win rate {win_rate:.3f} at KL {kl:.1f} nats"
+    )
+    assert win_rate >= 0.7

@@ -1,0 +1,95 @@
+"""A tokenizer and models small enough to train in moments, through the real transformers code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORDS = (
+    *("the", "a", "cat", "dog", "fox", "sat", "ran", "sang", "in", "on", "under", "tree"),
+    *("hill", "sun", "moon", ".", "!", "yes", "no", "please", "tell", "me", "story"),
+)
+
+
+def make_tokenizer() -> Any:
+    """Word level, with padding and end tokens of their own."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>", *WORDS]
+    plain = Tokenizer(models.WordLevel({n: i for i, n in enumerate(names)}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        chat_template=(
+            "{{ bos_token }} {% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} "
+            "{% if m['role'] == 'assistant' %}{{ eos_token }} {% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}"
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained Llama of a few thousand parameters, saved."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def rankings(tmp_path: Path) -> Path:
+    """Rankings in which the more suns a response has, the better it is."""
+    import random
+
+    source = random.Random(3)
+    file = tmp_path / "rankings.jsonl"
+    with file.open("w") as lines:
+        for number in range(120):
+            texts = [
+                " ".join(source.choice(("sun", "moon", "cat", "tree")) for _ in range(5))
+                for _ in range(4)
+            ]
+            counts = [text.count("sun") for text in texts]
+            used = sorted(set(counts), reverse=True)
+            row = {
+                "prompt_id": str(number),
+                "messages": [{"role": "user", "content": f"tell me story {WORDS[number % 16]}"}],
+                "candidates": [
+                    {"id": str(i), "text": text, "policy": None} for i, text in enumerate(texts)
+                ],
+                "rankings": [
+                    {
+                        "rater": "r",
+                        "ranks": {str(i): used.index(c) + 1 for i, c in enumerate(counts)},
+                        "weight": 1.0,
+                    }
+                ],
+            }
+            lines.write(json.dumps(row) + "\n")
+    return file

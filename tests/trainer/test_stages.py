@@ -1,0 +1,432 @@
+"""The stages through the real transformers code, on models small enough to watch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.settings import CHECKOUT
+from trainer import dpo, evaluate, generate, models, ppo, reward, sft
+from trainer.data import read_rankings, split_transcripts
+from trainer.errors import TrainerError, UsageError
+from trainer.rollout import sample
+
+CPU = torch.device("cpu")
+
+
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = state_of(one), state_of(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def reward_run(tiny_model: str, rankings: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "reward"
+    config = reward.RewardConfig(
+        data=str(rankings), model=tiny_model, out=str(out), lr=3e-3, epochs=6, batch_size=8,
+        max_length=64,
+    )  # fmt: skip
+    reward.main(config)
+    return out
+
+
+def test_a_reward_model_learns_its_rankings_and_loads_as_one(reward_run: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    result = json.loads((reward_run / "result.json").read_text())
+    assert result["test"]["accuracy"] > 0.85
+    model = AutoModelForSequenceClassification.from_pretrained(reward_run / "model")
+    assert model.config.num_labels == 1
+    assert model.config.reward_mean == pytest.approx(result["reward_mean"])
+    report = (reward_run / "report.html").read_text()
+    assert "<svg" in report
+    assert "http://" not in report.replace("http://www.w3.org", "")
+    rows = [json.loads(line) for line in (reward_run / "metrics.jsonl").open()]
+    config = json.loads((reward_run / "config.json").read_text())
+    assert len(rows) == config["total_steps"]
+
+
+def test_evaluation_of_the_saved_model_gives_the_runs_own_figures(
+    reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    result = json.loads((reward_run / "result.json").read_text())
+    held_out = tmp_path / "held-out.jsonl"
+    data = read_rankings(rankings)
+    with held_out.open("w") as lines:
+        for each in data["test"]:
+            candidates = [{"id": str(i), "text": text} for i, text in enumerate(each.candidates)]
+            ranks = {str(i): rank for i, rank in enumerate(each.ranks)}
+            row = {
+                "messages": each.messages,
+                "candidates": candidates,
+                "rankings": [{"ranks": ranks}],
+            }
+            lines.write(json.dumps(row) + "\n")
+    config = evaluate.EvaluateConfig(
+        data=str(held_out), reward=str(reward_run / "model"), max_length=64, response_length=32
+    )
+    found = evaluate.main(config)
+    assert {"pairs", "accuracy", "log_loss", "calibration_error"} <= set(found)
+    for name in ("pairs", "accuracy", "log_loss"):
+        assert found[name] == pytest.approx(result["test"][name], abs=1e-5)
+
+
+def test_the_mean_reward_of_preferred_responses_is_zero_after_reload(
+    reward_run: Path, rankings: Path
+) -> None:
+    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
+    encoder = models.Encoder(tokenizer, 64)
+    best = [
+        (each.messages, each.candidates[each.ranks.index(min(each.ranks))])
+        for each in read_rankings(rankings)["train"]
+    ]
+    assert abs(float(models.score_texts(model, encoder, best).mean())) < 1e-3
+
+
+def test_padding_on_either_side_changes_no_reward_value_or_logprob(
+    tiny_model: str, reward_run: Path
+) -> None:
+    tokenizer = models.load_tokenizer(tiny_model)
+    scorer = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
+    policy = models.load_policy(tiny_model, tokenizer, CPU)
+    row = [1, 4, 8, 9, 5, 10, 11, 2]
+    plain, mask = models.pad_right([row], 0, CPU)
+    left, left_mask = models.pad_left([row, [3] * 12], 7, CPU)
+    right, right_mask = models.pad_right([row, [3] * 12], 7, CPU)
+    with torch.no_grad():
+        expected = models.sequence_rewards(scorer, plain, mask)[0]
+        for ids, masked in ((left, left_mask), (right, right_mask)):
+            found = models.sequence_rewards(scorer, ids, masked)[0]
+            assert torch.allclose(found, expected, atol=1e-5)
+        logits = models.response_logits(policy, plain, mask, 3)[0]
+        padded = models.response_logits(policy, left[:1], left_mask[:1], 3)[0]
+        assert torch.allclose(logits, padded, atol=1e-5)
+
+
+def test_our_reward_is_the_one_that_transformers_reads(reward_run: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    ours = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
+    theirs = AutoModelForSequenceClassification.from_pretrained(reward_run / "model")
+    ids, mask = models.pad_right([[1, 4, 8, 5, 10, 2], [1, 4, 8, 9, 5, 10, 11, 2]], 0, CPU)
+    with torch.no_grad():
+        head = theirs(input_ids=ids, attention_mask=mask).logits[:, 0]
+        own = models.sequence_rewards(ours, ids, mask) + ours.config.reward_mean
+    assert torch.allclose(head, own, atol=1e-5)
+
+
+def make_ppo(tiny_model: str, reward_run: Path, rankings: Path, out: Path, **more: Any) -> Any:
+    wanted: dict[str, Any] = {
+        "data": str(rankings), "model": tiny_model, "reward": str(reward_run / "model"),
+        "out": str(out), "lr": 1e-3, "batch_size": 16, "response_length": 8, "max_length": 32,
+        "steps": 4, "checkpoint_every": 2,
+    }  # fmt: skip
+    return ppo.PPOConfig(**(wanted | more))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_before_the_first_update_ratios_are_one_and_kl_is_zero(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path, temperature: float
+) -> None:
+    config = make_ppo(
+        tiny_model, reward_run, rankings, tmp_path, temperature=temperature, lr=1e-30,
+        micro_batch=4,
+    )  # fmt: skip
+    trainer = ppo.Trainer(config, CPU)
+    prompts = [[{"role": "user", "content": "tell me story"}]] * 16
+    figures = trainer.update(prompts, 1, 4)
+    assert figures["kl"] == 0
+    assert figures["ratio"] == pytest.approx(1, abs=1e-5)
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert figures["clip_share"] == 0
+
+
+def test_sampled_tokens_have_the_logprobs_that_training_computes(tiny_model: str) -> None:
+    tokenizer = models.load_tokenizer(tiny_model)
+    policy = models.load_policy(tiny_model, tokenizer, CPU)
+    stream = torch.Generator().manual_seed(1)
+    rollout = sample(
+        policy, [[1, 4, 8, 5]] * 2000, length=1, temperature=1.0, end=2, pad=0, stream=stream
+    )
+    with torch.no_grad():
+        logits = models.response_logits(policy, rollout.ids[:1], rollout.mask[:1], 1)[0, 0]
+    expected = logits.softmax(-1) * 2000
+    counts = torch.bincount(rollout.response[:, 0], minlength=len(expected)).float()
+    chi2 = float(((counts - expected) ** 2 / expected).sum())
+    assert chi2 < 60  # 27 degrees of freedom: the 99.97th percentile
+    assert int((counts > 0).sum()) > 25  # nothing is cut off
+
+
+def test_a_value_knows_nothing_of_its_own_token(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    trainer = ppo.Trainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), CPU)
+    rollout = trainer.roll_out([[{"role": "user", "content": "tell me"}]] * 2, 1.0)
+    rows = torch.arange(2)
+    before = trainer.values_of(trainer.value_model, rollout, rows)
+    place = rollout.ids.shape[1] - rollout.length
+    rollout.ids[:, place] = 9
+    after = trainer.values_of(trainer.value_model, rollout, rows)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.equal(before[:, 1:], after[:, 1:]) or rollout.length == 1
+
+
+def test_missing_ends_cost_their_penalty_and_real_ends_do_not(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    prompts = [[{"role": "user", "content": "tell me story"}]] * 32
+    trainer = ppo.Trainer(
+        make_ppo(tiny_model, reward_run, rankings, tmp_path, missing_eos_penalty=5.0), CPU
+    )
+    experience = trainer.collect(prompts)
+    ended = experience.rollout.ended
+    assert bool(ended.any())
+    assert bool((~ended).any())
+    difference = experience.raw_scores - experience.scores
+    assert torch.allclose(difference, 5.0 * (~ended).float(), atol=1e-5)
+
+
+def test_gradient_accumulation_changes_nothing(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    prompts = [[{"role": "user", "content": "tell me story"}]] * 8
+    found = []
+    for micro in (8, 1):
+        config = make_ppo(
+            tiny_model, reward_run, rankings, tmp_path, micro_batch=micro, batch_size=8,
+            minibatches=1, ppo_epochs=1,
+        )  # fmt: skip
+        trainer = ppo.Trainer(config, CPU)
+        trainer.update(prompts, 1, 4)
+        found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def test_ppo_climbs_and_leaves_its_reference_alone(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "ppo"
+    result = ppo.main(make_ppo(tiny_model, reward_run, rankings, out, steps=12, kl_coef=0.01))
+    assert result["held_out"]["win_rate"] > 0.7
+    assert result["held_out"]["kl"] > 0
+    assert "Before" in (out / "report.html").read_text()
+    config = evaluate.EvaluateConfig(
+        data=str(rankings), reward=str(reward_run / "model"), policy=str(out / "model"),
+        against=tiny_model, max_length=32, response_length=8,
+    )  # fmt: skip
+    figures = evaluate.main(config)
+    assert set(figures) >= {"win_rate", "reward_mean", "kl"}
+    assert figures["win_rate"] > 0.7
+
+
+@pytest.mark.parametrize("stage", ["reward", "ppo"])
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path, stage: str
+) -> None:
+    def config(out: str, **more: Any) -> Any:
+        if stage == "ppo":
+            return make_ppo(tiny_model, reward_run, rankings, tmp_path / out, **more)
+        return reward.RewardConfig(
+            data=str(rankings), model=tiny_model, out=str(tmp_path / out), steps=4, batch_size=4,
+            checkpoint_every=2, max_length=64, lr=1e-3, **more,
+        )  # fmt: skip
+
+    module: Any = ppo if stage == "ppo" else reward
+    module.main(config("whole"))
+    module.main(config("parts"))
+    # As after a kill behind step 3: the newest checkpoint is that of step 2.
+    last = tmp_path / "parts" / "checkpoints" / "step-00000004"
+    (last / "state.pt").unlink()
+    with pytest.raises(UsageError, match="--resume"):
+        module.main(config("parts"))
+    module.main(config("parts", resume=True))
+    assert same(tmp_path / "whole" / "model", tmp_path / "parts" / "model")
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
+        for name in ("whole", "parts")
+    ]
+    for one, other in zip(*rows, strict=True):
+        one.pop("tokens_per_second", None)
+        other.pop("tokens_per_second", None)
+        assert one == other
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    tiny_model: str, rankings: Path, tmp_path: Path
+) -> None:
+    wanted = {"data": str(rankings), "model": tiny_model, "out": str(tmp_path / "run"), "steps": 2}
+    reward.main(reward.RewardConfig(**wanted, max_length=64))  # type: ignore[arg-type]
+    other = reward.RewardConfig(**wanted, max_length=64, seed=9, resume=True)  # type: ignore[arg-type]
+    with pytest.raises(TrainerError, match="another run: seed was 0, is 9"):
+        reward.main(other)
+
+
+def test_a_policy_reaches_the_closed_form_optimum_of_a_bandit() -> None:
+    """One step, three actions: the optimum is reference * exp(reward / beta), normalised."""
+    from trainer.losses import policy_loss, whiten
+
+    torch.manual_seed(0)
+    beta, rewards = 1.0, torch.tensor([1.0, 0.0, -1.0])
+    reference = torch.log_softmax(torch.tensor([0.0, 0.5, 0.2]), -1)
+    optimum = (reference.exp() * (rewards / beta).exp()).clone()
+    optimum = optimum / optimum.sum()
+    logits = reference.clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([logits], lr=0.02)
+    for _ in range(250):
+        with torch.no_grad():
+            old = torch.log_softmax(logits, -1)
+            actions = torch.multinomial(old.exp(), 512, replacement=True)
+            score = rewards[actions] - beta * (old - reference)[actions]
+            mask = torch.ones(512, 1)
+            advantages = whiten((score - score.mean())[:, None], mask)
+        for _ in range(2):
+            new = torch.log_softmax(logits, -1)[actions][:, None]
+            loss, _ = policy_loss(new, old[actions][:, None], advantages, mask, 0.2)
+            optimizer.zero_grad()
+            (loss / 512).backward()
+            optimizer.step()
+    final = torch.log_softmax(logits.detach(), -1)
+    kl = float((final.exp() * (final - optimum.log())).sum())
+    assert kl < 0.02
+
+
+def test_sft_teaches_what_to_say_and_when_to_end(tiny_model: str, tmp_path: Path) -> None:
+    file = tmp_path / "demonstrations.train.jsonl"
+    messages = [
+        {"role": "user", "content": "tell me story"},
+        {"role": "assistant", "content": "the cat sat ."},
+    ]
+    file.write_text((json.dumps({"messages": messages}) + "\n") * 16)
+    out = tmp_path / "sft"
+    sft.main(
+        sft.SFTConfig(
+            data=str(file), model=tiny_model, out=str(out), steps=60, lr=1e-2, max_length=64
+        )
+    )
+    done = generate.main(
+        generate.GenerateConfig(
+            model=str(out / "model"),
+            data=str(file),
+            out=str(tmp_path / "c.jsonl"),
+            candidates=2,
+            response_length=16,
+            max_length=64,
+        )
+    )
+    assert done["responses"] == 2
+    row = json.loads((tmp_path / "c.jsonl").read_text().splitlines()[0])
+    assert [each["text"] for each in row["candidates"]] == ["the cat sat ."] * 2
+
+
+def test_dpo_starts_at_ln_2_and_learns(tiny_model: str, rankings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dpo"
+    config = dpo.DPOConfig(
+        data=str(rankings), model=tiny_model, out=str(out), steps=60, lr=2e-3, max_length=64
+    )
+    result = dpo.main(config)
+    first = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert result["validation"]["accuracy"] > 0.75
+
+
+def test_a_tokenizer_of_another_family_is_read_through_its_text(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    tokenizer.add_tokens(["elephant"])
+    model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
+    models.save_model(model, tokenizer, other)
+    config = make_ppo(tiny_model, reward_run, rankings, tmp_path / "x", reward=str(other))
+    trainer = ppo.Trainer(config, CPU)
+    assert not trainer.same_tokens
+    assert float(trainer.value_model.score.weight.abs().max()) == 0
+    experience = trainer.collect([[{"role": "user", "content": "tell me"}]] * 4)
+    assert bool(torch.isfinite(experience.scores).all())
+
+
+BROKEN = {
+    "broken.jsonl": ('{"prompt": "a"', "broken.jsonl:1: is not JSON"),
+    "field.jsonl": ('{"chosen": "x"}', "field.jsonl:1: chosen and rejected"),
+    "type.jsonl": ('{"prompt": 3, "chosen": "x", "rejected": "y"}', "type.jsonl:1: prompt"),
+    "empty.jsonl": ("", "holds no rankings"),
+    "tied.jsonl": (
+        '{"messages": "q", "candidates": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}], '
+        '"rankings": [{"ranks": {"a": 1, "b": 1}}]}',
+        "has no rankings to train on",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_data_is_told_by_its_place(tiny_model: str, tmp_path: Path, name: str) -> None:
+    text, reason = BROKEN[name]
+    file = tmp_path / name
+    file.write_text(text)
+    command = [sys.executable, "-m", "trainer", "reward", "--data", str(file)]
+    done = subprocess.run(
+        [*command, "--model", tiny_model, "--out", str(tmp_path / "out")],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert reason in done.stderr.strip().splitlines()[-1]
+
+
+def test_usage_errors_come_at_once_without_torch() -> None:
+    started = time.monotonic()
+    for words, reason in (
+        (["reward"], "--data is needed"),
+        (["ppo", "--stops", "3"], "unrecognized"),
+        (["fly"], "no stage 'fly'"),
+        (["reward", "--data", "x", "--model", "y", "--out", "z", "--lr", "-1"], "--lr"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", *words],
+            cwd=CHECKOUT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert reason in done.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_first(
+    tiny_model: str, rankings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    words = ["reward", "--data", str(rankings), "--model", tiny_model, "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", *words, "--steps", "100000", "--max-length", "64"],
+        cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (
+        (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").stat().st_size > 200
+    ):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "go on with --resume" in said
+    assert list((out / "checkpoints").glob("step-*/state.pt"))
+
+
+def test_transcripts_part_at_their_last_common_human_turn() -> None:
+    start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+    messages, chosen, rejected = split_transcripts(f"{start} Because.", f"{start} No idea.")
+    assert [each["content"] for each in messages] == ["Hi", "Hello", "Why?"]
+    assert (chosen, rejected) == ("Because.", "No idea.")
