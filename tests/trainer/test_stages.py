@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_a_reward_model_learns_its_rankings_and_loads_as_one(reward_run: Path) -
     assert model.config.reward_mean == pytest.approx(result["reward_mean"])
     report = (reward_run / "report.html").read_text()
     assert "<svg" in report
-    assert "http://" not in report.replace("http://www.w3.org", "")
+    assert not re.search(r"(src|href)=\"(?!#)", report)  # it stands alone
     rows = [json.loads(line) for line in (reward_run / "metrics.jsonl").open()]
     config = json.loads((reward_run / "config.json").read_text())
     assert len(rows) == config["total_steps"]
@@ -221,7 +222,7 @@ def test_ppo_climbs_and_leaves_its_reference_alone(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "ppo"
-    result = ppo.main(make_ppo(tiny_model, reward_run, rankings, out, steps=12, kl_coef=0.01))
+    result = ppo.main(make_ppo(tiny_model, reward_run, rankings, out, steps=24, kl_coef=0.01))
     assert result["held_out"]["win_rate"] > 0.7
     assert result["held_out"]["kl"] > 0
     assert "Before" in (out / "report.html").read_text()

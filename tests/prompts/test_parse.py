@@ -1,0 +1,231 @@
+"""The import format: every right row is read, every wrong one is told by its line and field."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import InvalidInput
+from app.prompts.parse import PromptRow, RowError, read_file, read_json, read_lines, read_stream
+from app.prompts.transcripts import parse_transcript, render_transcript, split_pair
+
+LIMIT = 10_000
+
+
+def read(*rows: Any) -> list[PromptRow | RowError]:
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    return list(read_lines(io.BytesIO(b"\n".join(lines)), max_bytes=LIMIT))
+
+
+def only(row: Any) -> PromptRow:
+    (found,) = read(row)
+    assert isinstance(found, PromptRow), found
+    return found
+
+
+def wrong(row: Any) -> RowError:
+    (found,) = read(row)
+    assert isinstance(found, RowError), found
+    return found
+
+
+def test_a_string_is_one_user_turn() -> None:
+    row = only({"prompt": "Why?", "id": 7, "priority": 3, "metadata": {"a": [1, None]}})
+    assert row.messages == [{"role": "user", "content": "Why?"}]
+    assert (row.external_id, row.priority, row.metadata) == ("7", 3, {"a": [1, None]})
+
+
+def test_messages_candidates_and_ranks_come_along() -> None:
+    row = only(
+        {
+            "prompt": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi"},
+            ],
+            "candidates": ["a", {"text": "b", "policy": "gpt"}],
+            "ranks": [2, 1],
+            "rater": "ann",
+        }
+    )
+    assert [each.policy for each in row.candidates] == [None, "gpt"]
+    assert (row.ranks, row.rater, row.gold) == ([2, 1], "ann", False)
+
+
+def test_comparisons_become_rankings() -> None:
+    plain = only({"prompt": "Q", "chosen": "good", "rejected": "bad"})
+    assert [each.text for each in plain.candidates] == ["good", "bad"]
+    assert (plain.ranks, plain.rater) == ([1, 2], "imported")
+    listed = only(
+        {
+            "chosen": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "good"}],
+            "rejected": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "bad"}],
+        }
+    )
+    assert listed.messages == plain.messages
+    assert listed.content_hash == plain.content_hash
+
+
+WRONG: list[tuple[Any, str, str]] = [
+    (b"{", "line", "is not JSON"),
+    (b"\xff\xfe{}", "line", "is not UTF-8"),
+    (b"[1]", "line", "must be a JSON object"),
+    (b'{"prompt": NaN}', "line", "NaN"),
+    (b"[" * 100_000, "line", ""),
+    (b'{"prompt": "a", "priority": ' + b"9" * 5000 + b"}", "line", "not JSON that we take"),
+    ({}, "prompt", "is missing"),
+    ({"prompt": ""}, "prompt", "is empty"),
+    ({"prompt": 3}, "prompt", "must be a string or a list of messages"),
+    ({"prompt": "x" * (LIMIT + 1)}, "prompt", "is larger than 10,000 bytes"),
+    ({"prompt": "a\x00b"}, "prompt", "NUL"),
+    ({"prompt": "\ud800"}, "prompt", "surrogate"),
+    ({"prompt": []}, "prompt", "must be a string or a list"),
+    ({"prompt": [{"role": "user"}]}, "prompt.0", "must be an object with role and content"),
+    ({"prompt": [{"role": "boss", "content": "x"}]}, "prompt.0.role", "must be one of"),
+    ({"prompt": [{"role": "assistant", "content": "x"}]}, "prompt", "must end with a user's"),
+    ({"prompt": "a", "colour": 1}, "colour", "is not a field"),
+    ({"prompt": "a", "id": {}}, "id", "must be a string"),
+    ({"prompt": "a", "id": "x" * 201}, "id", "is larger than"),
+    ({"prompt": "a", "priority": "high"}, "priority", "must be a whole number"),
+    ({"prompt": "a", "priority": True}, "priority", "must be a whole number"),
+    ({"prompt": "a", "priority": 10**9}, "priority", "must be between"),
+    ({"prompt": "a", "metadata": []}, "metadata", "must be an object"),
+    ({"prompt": "a", "metadata": {"k": "\x00"}}, "metadata", "NUL"),
+    ({"prompt": "a", "candidates": ["one"]}, "candidates", "must be a list of 2 to 9"),
+    ({"prompt": "a", "candidates": ["x"] * 10}, "candidates", "must be a list of 2 to 9"),
+    ({"prompt": "a", "candidates": ["x", ""]}, "candidates.1", "is empty"),
+    ({"prompt": "a", "candidates": ["x", {"text": 1}]}, "candidates.1.text", "must be a string"),
+    ({"prompt": "a", "candidates": ["x", {"txt": "y"}]}, "candidates.1", "must be a string or an"),
+    ({"prompt": "a", "candidates": ["x", "y"], "ranks": [1, 2]}, "rater", "need a rater"),
+    ({"prompt": "a", "candidates": ["x", "y"], "ranks": [1], "rater": "r"}, "ranks", "as long as"),
+    (
+        {"prompt": "a", "candidates": ["x", "y"], "ranks": [1, 3], "rater": "r"},
+        "ranks.1",
+        "between",
+    ),
+    ({"prompt": "a", "candidates": ["x", "y"], "ranks": [2, 2], "rater": "r"}, "ranks", "rank 1"),
+    (
+        {"prompt": "a", "candidates": ["x", "y"], "ranks": [1, 1.5], "rater": "r"},
+        "ranks.1",
+        "whole",
+    ),
+    ({"prompt": "a", "ranks": [1, 2], "rater": "r"}, "ranks", "as long as candidates (0)"),
+    ({"prompt": "a", "candidates": ["x", "y"], "gold": True}, "ranks", "a gold row needs"),
+    ({"prompt": "a", "candidates": ["x", "y"], "rater": "r"}, "ranks", "needs their ranks"),
+    ({"chosen": "x"}, "rejected", "is missing"),
+    ({"chosen": "x", "rejected": "y"}, "chosen", "a transcript starts with"),
+    ({"prompt": "q", "chosen": 1, "rejected": "y"}, "chosen", "must be a string"),
+]
+
+
+@pytest.mark.parametrize(("row", "field", "message"), WRONG)
+def test_a_wrong_row_is_told_by_its_field(row: Any, field: str, message: str) -> None:
+    found = wrong(row)
+    assert found.line == 1
+    assert found.field == field
+    assert message in found.message
+
+
+def test_the_line_of_an_error_is_the_files_own() -> None:
+    found = read({"prompt": "a"}, b"", {"prompt": 1}, b"{", {"prompt": "b"})
+    assert [each.line for each in found] == [1, 3, 4, 5]
+    assert [isinstance(each, RowError) for each in found] == [False, True, True, False]
+
+
+def test_a_line_of_fifty_megabytes_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "huge.jsonl"
+    with file.open("wb") as lines:
+        lines.write(b'{"prompt": "a"}\n{"prompt": "')
+        for _ in range(50):
+            lines.write(b"x" * 1_000_000)
+        lines.write(b'"}\n{"prompt": "b"}\n')
+    first, huge, last = read_file(file, max_bytes=LIMIT)
+    assert isinstance(first, PromptRow)
+    assert isinstance(last, PromptRow)
+    assert isinstance(huge, RowError)
+    assert (huge.line, last.line) == (2, 3)
+    assert "is longer than" in huge.message
+
+
+def test_tables_and_zipped_files_read_like_lines(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"id": "1", "prompt": '[{"role": "user", "content": "Hi"}]', "candidates": '["x", "y"]'},
+        {"id": "2", "prompt": "Plain, with a comma", "candidates": ""},
+    ]
+    text = (
+        'id,prompt,candidates\n1,"[{""role"": ""user"", ""content"": ""Hi""}]","[""x"", ""y""]"\n'
+    )
+    (tmp_path / "rows.csv").write_text(text + '2,"Plain, with a comma",\n')
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    lines = "\n".join(
+        [
+            json.dumps(
+                {"id": "1", "prompt": [{"role": "user", "content": "Hi"}], "candidates": ["x", "y"]}
+            ),
+            json.dumps({"id": "2", "prompt": "Plain, with a comma"}),
+        ]
+    )
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    found = []
+    for name in ("rows.csv", "rows.parquet", "rows.jsonl.gz"):
+        read_rows = list(read_file(tmp_path / name, max_bytes=LIMIT))
+        found.append([(r.external_id, r.messages, r.candidates) for r in read_rows])  # type: ignore[union-attr]
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_is_no_list_and_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="must be a JSON list"):
+        list(read_json(b"{}", max_bytes=LIMIT))
+    with pytest.raises(InvalidInput, match="no such file"):
+        list(read_file(tmp_path / "none.jsonl", max_bytes=LIMIT))
+    with pytest.raises(InvalidInput, match="not a Parquet file"):
+        list(read_stream(io.BytesIO(b"hello"), "x.parquet", max_bytes=LIMIT))
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}' * 999)[:-20])
+    with pytest.raises(InvalidInput, match="not a whole gzip file"):
+        list(read_file(tmp_path / "cut.jsonl.gz", max_bytes=LIMIT))
+
+
+START = "\n\nHuman: Hi \n\nAssistant:  Hello.\n\nHuman: Why?"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "early"),
+    [
+        (f"{START}\n\nAssistant: Because.", f"{START}\n\nAssistant: No idea. ", False),
+        (f"{START}\n\nAssistant: ", f"{START}\n\nAssistant: x", False),
+        (
+            f"{START}\n\nAssistant: A\n\nHuman: B\n\nAssistant: C",
+            f"{START}\n\nAssistant: A\n\nHuman: Other\n\nAssistant: D",
+            True,
+        ),
+    ],
+)
+def test_transcripts_come_back_byte_for_byte(chosen: str, rejected: str, early: bool) -> None:
+    messages, good, bad, parts_early = split_pair(chosen, rejected)
+    assert render_transcript(messages, good) == chosen
+    assert render_transcript(messages, bad) == rejected
+    assert parts_early is early
+    assert [each["role"] for each in messages] == ["user", "assistant", "user"]
+
+
+def test_a_transcript_is_split_at_its_markers_alone() -> None:
+    text = "\n\nHuman: Say 'Human: x'\nAssistant: y\n\nAssistant: ok"
+    assert [role for role, _ in parse_transcript(text)] == ["user", "assistant"]
+
+
+def test_the_real_pairs_come_back_byte_for_byte(real_data: Path) -> None:
+    file = real_data / "hh-harmless" / "pairs.jsonl.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines() if file.exists() else []
+    early = 0
+    for line in lines:
+        row = json.loads(line)
+        messages, chosen, rejected, parts_early = split_pair(row["chosen"], row["rejected"])
+        assert render_transcript(messages, chosen) == row["chosen"]
+        assert render_transcript(messages, rejected) == row["rejected"]
+        early += parts_early
+    assert early == (5 if lines else 0)
