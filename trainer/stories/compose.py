@@ -29,7 +29,7 @@ _PRONOUNS = {
 # several stories for one prompt differ in what the prompt left open.
 REQUEST_SHARES = {
     "trait": 0.45,
-    "name": 0.25,
+    "name": 0.4,
     "plot": 0.6,
     "object": 0.15,
     "place": 0.45,
@@ -214,7 +214,7 @@ class _Telling:
         """Choose everything that `request` leaves open."""
         kind = _KINDS[request["kind"]]
         name = request.get("name", "")
-        if not name and rng.random() < 0.6:
+        if not name and rng.random() < 0.95:
             name = _draw_name(rng, kind)
         trait = request.get("trait", "")
         if not trait and rng.random() < 0.6:
@@ -317,7 +317,7 @@ class _Telling:
             self.rng.random() < 0.4
         ):
             return self.slots["he"]
-        if self.name and self.rng.random() < 0.85:
+        if self.name and self.rng.random() < 0.9:
             return self.name
         return f"the {self.kind.noun}"
 
