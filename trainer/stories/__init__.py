@@ -13,7 +13,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from trainer.stories import compose, lexicon
+from trainer.stories import compose
 from trainer.stories.plots import PLOTS
 
 __all__ = ["Story", "count_words", "generate", "is_held_out", "unmet_requests"]

@@ -25,9 +25,15 @@ UNNAMED_OPENINGS: tuple[str, ...] = (
 
 # How a hero is, shown by what the hero does: one or two sentences for each trait.
 TRAIT_SENTENCES: dict[str, tuple[str, ...]] = {
-    "shy": ("{hero} hid behind a bush when somebody said hello.", "{hero} spoke as softly as snow."),
+    "shy": (
+        "{hero} hid behind a bush when somebody said hello.",
+        "{hero} spoke as softly as snow.",
+    ),
     "brave": ("{hero} was not afraid of anything.", "{hero} had once chased a wolf away."),
-    "curious": ("{hero} asked a hundred questions a day.", "{hero} looked into every hole and box."),
+    "curious": (
+        "{hero} asked a hundred questions a day.",
+        "{hero} looked into every hole and box.",
+    ),
     "lazy": ("{hero} slept until noon every day.", "{hero} was as slow as honey."),
     "kind": ("{hero} always shared {his} bread.", "{hero} had a smile for everyone."),
     "grumpy": ("{hero} never said good morning.", "{hero} growled at the birds for singing."),

@@ -1,0 +1,81 @@
+"""Selects of the accounts room."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from app.accounts.models import ApiToken, AuditEntry, SignInLink, SignInSession, User
+
+
+async def get_user_by_email(session: AsyncSession, email: str) -> User | None:
+    """The person with this address, however it is capitalised."""
+    return await session.scalar(select(User).where(func.lower(User.email) == email.strip().lower()))
+
+
+async def list_users(session: AsyncSession) -> Sequence[User]:
+    """Everybody, by address."""
+    return (await session.scalars(select(User).order_by(func.lower(User.email)))).all()
+
+
+async def get_live_session(
+    session: AsyncSession, token_hash: bytes, now: datetime
+) -> SignInSession | None:
+    """The sign-in session of a cookie, if it has neither expired nor lost its person."""
+    return await session.scalar(
+        select(SignInSession)
+        .join(SignInSession.user)
+        .where(
+            SignInSession.token_hash == token_hash,
+            SignInSession.expires_at > now,
+            User.disabled_at.is_(None),
+        )
+    )
+
+
+async def get_live_api_token(session: AsyncSession, token_hash: bytes) -> ApiToken | None:
+    """An API token that is neither revoked nor a disabled person's."""
+    return await session.scalar(
+        select(ApiToken)
+        .join(ApiToken.user)
+        .where(
+            ApiToken.token_hash == token_hash,
+            ApiToken.revoked_at.is_(None),
+            User.disabled_at.is_(None),
+        )
+    )
+
+
+async def get_link_for_update(session: AsyncSession, token_hash: bytes) -> SignInLink | None:
+    """A sign-in link, locked, so that a single-use one is used once."""
+    return await session.scalar(
+        select(SignInLink).where(SignInLink.token_hash == token_hash).with_for_update(of=SignInLink)
+    )
+
+
+async def list_api_tokens(session: AsyncSession, user: User) -> Sequence[ApiToken]:
+    """A person's tokens that still work, newest first."""
+    return (
+        await session.scalars(
+            select(ApiToken)
+            .where(ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
+            .order_by(ApiToken.id.desc())
+        )
+    ).all()
+
+
+async def list_audit_entries(
+    session: AsyncSession, *, limit: int, offset: int = 0
+) -> Sequence[AuditEntry]:
+    """The newest changes first."""
+    return (
+        await session.scalars(
+            select(AuditEntry)
+            .options(selectinload(AuditEntry.actor))
+            .order_by(AuditEntry.id.desc())
+            .limit(limit)
+            .offset(offset)
+        )
+    ).all()

@@ -1,0 +1,213 @@
+"""People: making them, signing them in, giving their programs tokens, recording what they change."""
+
+import re
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts import queries
+from app.accounts.models import (
+    ApiToken,
+    AuditEntry,
+    Kind,
+    Role,
+    SignInLink,
+    SignInSession,
+    User,
+)
+from app.accounts.secrets import (
+    API_TOKEN_PREFIX,
+    hash_password,
+    hash_token,
+    new_token,
+    verify_password,
+)
+from app.db.types import utc_now
+from app.errors import Conflict, InvalidInput, NotFound, NotSignedIn
+
+# One @ with something on both sides: whether the address works, only a message to it can tell.
+EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+
+
+async def record(
+    session: AsyncSession,
+    actor: uuid.UUID | None,
+    action: str,
+    subject: str = "",
+    **detail: Any,
+) -> None:
+    """Write a change into the audit log, in the transaction that makes it."""
+    session.add(AuditEntry(actor_id=actor, action=action, subject=subject, detail=detail))
+    await session.flush()
+
+
+async def create_user(
+    session: AsyncSession,
+    email: str,
+    role: Role,
+    *,
+    name: str = "",
+    password: str | None = None,
+    kind: Kind = Kind.PERSON,
+    actor: uuid.UUID | None = None,
+) -> User:
+    """A new person. Raises InvalidInput for a bad address or password, Conflict for a known one."""
+    email = email.strip()
+    if not EMAIL.fullmatch(email) or len(email) > 320:
+        raise InvalidInput(f"{email!r} is not an e-mail address", place="email")
+    if await queries.get_user_by_email(session, email) is not None:
+        raise Conflict(f"There is already somebody with the address {email}", place="email")
+    user = User(
+        email=email,
+        role=role,
+        name=name.strip()[:200],
+        kind=kind,
+        password_hash=None if password is None else hash_password(password),
+    )
+    session.add(user)
+    await session.flush()
+    await record(session, actor, "user.create", email, role=role.value)
+    return user
+
+
+async def get_or_create_imported_rater(session: AsyncSession, name: str) -> User:
+    """The rater behind imported rankings that name them; one for each name."""
+    address = f"{uuid.uuid5(uuid.NAMESPACE_OID, name).hex}@imported.invalid"
+    await session.execute(
+        insert(User)
+        .values(email=address, role=Role.RATER, kind=Kind.IMPORTED, name=name[:200])
+        .on_conflict_do_nothing()
+    )
+    user = await queries.get_user_by_email(session, address)
+    assert user is not None
+    return user
+
+
+async def set_password(session: AsyncSession, user: User, password: str) -> None:
+    """Give a person a new password and sign out every browser of theirs."""
+    user.password_hash = hash_password(password)
+    await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
+    await record(session, user.id, "user.password", user.email)
+
+
+async def change_role(session: AsyncSession, user: User, role: Role, *, actor: uuid.UUID) -> None:
+    """Let a person do other things. Nobody takes their own admin role away by mistake."""
+    if user.id == actor and role is not Role.ADMIN:
+        raise Conflict("Another admin has to change your role", place="role")
+    await record(session, actor, "user.role", user.email, before=user.role.value, after=role.value)
+    user.role = role
+    await session.flush()
+
+
+async def set_disabled(
+    session: AsyncSession, user: User, disabled: bool, *, actor: uuid.UUID
+) -> None:
+    """Shut a person out, at once and everywhere, or let them in again."""
+    if user.id == actor and disabled:
+        raise Conflict("Another admin has to disable your account", place="user")
+    user.disabled_at = utc_now() if disabled else None
+    if disabled:
+        await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
+    action = "user.disable" if disabled else "user.enable"
+    await record(session, actor, action, user.email)
+
+
+async def sign_in(
+    session: AsyncSession, email: str, password: str, *, days: int
+) -> tuple[User, str]:
+    """The person and the new session's token. Raises NotSignedIn, without saying what was wrong."""
+    user = await queries.get_user_by_email(session, email)
+    right = verify_password(password, user.password_hash if user else None)
+    if user is None or not right or user.disabled_at is not None:
+        raise NotSignedIn("The address or the password is not right", place="password")
+    return user, await create_session(session, user, days=days)
+
+
+async def create_session(session: AsyncSession, user: User, *, days: int) -> str:
+    """A new session's token, for the browser's cookie."""
+    token = new_token()
+    now = utc_now()
+    await session.execute(
+        delete(SignInSession).where(
+            SignInSession.user_id == user.id, SignInSession.expires_at <= now
+        )
+    )
+    session.add(
+        SignInSession(
+            token_hash=hash_token(token),
+            csrf_token=new_token(),
+            user_id=user.id,
+            expires_at=now + timedelta(days=days),
+        )
+    )
+    await session.flush()
+    return token
+
+
+async def sign_out(session: AsyncSession, token: str) -> None:
+    """End the session of a cookie."""
+    await session.execute(
+        delete(SignInSession).where(SignInSession.token_hash == hash_token(token))
+    )
+
+
+async def create_sign_in_link(
+    session: AsyncSession, user: User, *, lifetime: timedelta, reusable: bool = False
+) -> str:
+    """A link's token: it signs its holder in, once or until it expires."""
+    token = new_token()
+    session.add(
+        SignInLink(
+            token_hash=hash_token(token),
+            user_id=user.id,
+            reusable=reusable,
+            expires_at=utc_now() + lifetime,
+        )
+    )
+    await session.flush()
+    return token
+
+
+async def is_reusable_link(session: AsyncSession, token: str) -> bool:
+    """Whether following this link uses it up (an unknown one does: the person shall be asked)."""
+    link = await queries.get_link_for_update(session, hash_token(token))
+    return link is not None and link.reusable
+
+
+async def use_sign_in_link(session: AsyncSession, token: str, *, days: int) -> tuple[User, str]:
+    """The person of a link and a new session's token. Raises NotSignedIn for a spent link."""
+    link = await queries.get_link_for_update(session, hash_token(token))
+    now = utc_now()
+    spent = link is None or link.expires_at <= now or (link.used_at and not link.reusable)
+    if link is None or spent or link.user.disabled_at is not None:
+        raise NotSignedIn("This sign-in link has expired or was used already", place="link")
+    link.used_at = now
+    return link.user, await create_session(session, link.user, days=days)
+
+
+async def create_api_token(session: AsyncSession, user: User, *, name: str = "") -> str:
+    """A new API token, to be shown once."""
+    token = API_TOKEN_PREFIX + new_token()
+    session.add(
+        ApiToken(
+            token_hash=hash_token(token),
+            prefix=token[: len(API_TOKEN_PREFIX) + 6],
+            name=name.strip()[:100],
+            user_id=user.id,
+        )
+    )
+    await record(session, user.id, "token.create", user.email, name=name)
+    return token
+
+
+async def revoke_api_token(session: AsyncSession, user: User, token_id: uuid.UUID) -> None:
+    """Make a token of this person's worthless. Raises NotFound."""
+    token = await session.get(ApiToken, token_id)
+    if token is None or token.user_id != user.id or token.revoked_at is not None:
+        raise NotFound("You have no such token", place="token")
+    token.revoked_at = utc_now()
+    await record(session, user.id, "token.revoke", user.email, name=token.name)

@@ -1,0 +1,144 @@
+"""The datasheet: what an export is, for people (after Gebru et al. 2018, "Datasheets for Datasets")."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from app.datasets.schemas import SPLITS
+from app.projects.models import Guideline, Project
+
+
+@dataclass
+class Tally:
+    """Figures gathered while the lines are written."""
+
+    prompts: Counter[str] = field(default_factory=Counter)
+    rankings: Counter[str] = field(default_factory=Counter)
+    pairs: int = 0
+    ties: int = 0
+    policies: Counter[str] = field(default_factory=Counter)
+    raters: set[str] = field(default_factory=set)
+    # Of pairs judged by two raters, how many they judged alike.
+    met: int = 0
+    agreed: int = 0
+    # Of strict pairs, how often the candidate shown earlier, or the longer one, was preferred.
+    earlier_won: int = 0
+    longer_won: int = 0
+    unequal_length: int = 0
+
+    def add(self, split: str, line: Mapping[str, Any]) -> None:
+        """Count a line of rankings."""
+        self.prompts[split] += 1
+        self.rankings[split] += len(line["rankings"])
+        lengths = {each["id"]: len(each["text"]) for each in line["candidates"]}
+        for each in line["candidates"]:
+            self.policies[each["policy"] or "unknown"] += 1
+        for one, other in combinations(lengths, 2):
+            signs = []
+            for ranking in line["rankings"]:
+                self.raters.add(ranking["rater"])
+                difference = ranking["ranks"][other] - ranking["ranks"][one]
+                signs.append((difference > 0) - (difference < 0))
+                self._count_pair(ranking, one, other, difference, lengths)
+            for sign, again in combinations(signs, 2):
+                self.met += 1
+                self.agreed += sign == again
+
+    def _count_pair(
+        self,
+        ranking: Mapping[str, Any],
+        one: str,
+        other: str,
+        difference: int,
+        lengths: Mapping[str, int],
+    ) -> None:
+        if difference == 0:
+            self.ties += 1
+            return
+        self.pairs += 1
+        winner, loser = (one, other) if difference > 0 else (other, one)
+        shown = ranking["presented"]
+        self.earlier_won += shown.index(winner) < shown.index(loser)
+        if lengths[winner] != lengths[loser]:
+            self.unequal_length += 1
+            self.longer_won += lengths[winner] > lengths[loser]
+
+
+def write_datasheet(
+    project: Project,
+    name: str,
+    tally: Tally,
+    guidelines: Sequence[Guideline],
+    raters: Mapping[str, int],
+    *,
+    content_hash: str,
+) -> str:
+    """The datasheet, in Markdown."""
+    newest = guidelines[-1] if guidelines else None
+    rules = (
+        f"Guidelines up to version {newest.version}, in full at the end."
+        if newest
+        else "No guidelines were published."
+    )
+    people = ", ".join(f"{count} {kind}" for kind, count in raters.items()) or "none"
+    policies = "\n".join(
+        f"- {policy}: {count:,} candidates" for policy, count in sorted(tally.policies.items())
+    )
+    counts = "\n".join(
+        f"| {split} | {tally.prompts[split]:,} | {tally.rankings[split]:,} |" for split in SPLITS
+    )
+    return f"""\
+# {project.name}: {name}
+
+Content hash `{content_hash}`.
+
+## What it is
+
+Rankings of model responses to prompts, by raters who saw the responses blind, in an order drawn for each
+of them. {project.description}
+
+| split | prompts | rankings |
+| --- | ---: | ---: |
+{counts}
+
+{tally.pairs:,} pairs with a preference; {tally.ties:,} ties, which are in the rankings alone. A prompt is
+in one split only, by a hash of its text.
+
+## Who rated, and by what rules
+
+Raters by kind: {people}. Their names are pseudonyms, stable within this project.
+{rules}
+
+## Who wrote the responses
+
+{policies or "Nobody yet."}
+
+## Agreement and known biases
+
+- {_share("Two raters who judged the same pair agreed", tally.agreed, tally.met)}
+- {_share("Of strict pairs, the candidate shown earlier was preferred", tally.earlier_won, tally.pairs)}
+- {_share("Of pairs of unequal length, the longer was preferred", tally.longer_won, tally.unequal_length)}
+
+A figure far from 50 % in the last two hints at a bias of position or length, or at a real preference that
+goes with them: this sheet cannot tell which.
+
+## Licence and consent
+
+Not stated in the application: whoever shares this export has to know the terms under which the prompts
+were collected and the raters were paid.
+{_guidelines(newest)}"""
+
+
+def _share(what: str, part: int, whole: int) -> str:
+    if whole == 0:
+        return f"{what}: no such pairs."
+    return f"{what} in {part:,} of {whole:,} cases ({100 * part / whole:.1f} %)."
+
+
+def _guidelines(newest: Guideline | None) -> str:
+    if newest is None:
+        return ""
+    quoted = "\n".join(f"> {line}".rstrip() for line in newest.text.splitlines())
+    return f"\n## Guidelines, version {newest.version}\n\n{quoted}\n"

@@ -1,0 +1,196 @@
+"""Exports through the API, and the researcher's pages of them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import ValidationError
+
+from app.accounts.guards import Researcher, Session
+from app.accounts.models import Kind
+from app.datasets import queries, service
+from app.datasets.models import Export, ExportState
+from app.datasets.schemas import SPLITS, ExportIn, ExportOut
+from app.errors import InvalidInput, NotFound, PlackettError
+from app.projects.models import Project
+from app.projects.queries import list_projects
+from app.projects.service import get_project
+from app.web.pages import PageOf, see_other
+from app.web.templates import PageContext, render
+
+api = APIRouter(prefix="/api/v1", tags=["datasets"])
+router = APIRouter(include_in_schema=False)
+
+
+@api.post("/projects/{slug}/exports", status_code=202)
+async def create_export(
+    slug: str, wanted: ExportIn, session: Session, researcher: Researcher
+) -> ExportOut:
+    """Make an immutable export."""
+    project = await get_project(session, slug)
+    export = await service.request_export(session, project, wanted, actor=researcher.id)
+    await session.commit()
+    return ExportOut.model_validate(export)
+
+
+@api.get("/exports/{export_id}")
+async def get_export(export_id: uuid.UUID, session: Session, _: Researcher) -> ExportOut:
+    """Where an export stands, and its manifest once it is ready."""
+    return ExportOut.model_validate(await service.get_export(session, export_id))
+
+
+@api.get("/exports/{export_id}/files/{name}", response_class=FileResponse)
+async def get_file(
+    export_id: uuid.UUID, name: str, session: Session, _: Researcher
+) -> FileResponse:
+    """One of an export's files."""
+    export = await service.get_export(session, export_id)
+    path = service.find_file(export, name)
+    return FileResponse(path, filename=f"{export.name}-{name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportsPage(PageContext):
+    """All exports, and the form for another."""
+
+    exports: PageOf[tuple[Export, Project]]
+    projects: Sequence[Project]
+    values: dict[str, Any]
+    error: PlackettError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPage(PageContext):
+    """One export."""
+
+    export: Export
+    project: Project
+    splits: Sequence[str]
+    datasheet: str | None
+    pending: bool
+
+
+async def _exports_page(
+    request: Request,
+    session: Session,
+    *,
+    page: int = 1,
+    values: dict[str, Any] | None = None,
+    error: PlackettError | None = None,
+) -> Response:
+    rows = await queries.list_exports(session, limit=25, offset=(page - 1) * 25)
+    context = ExportsPage(
+        title="Exports",
+        exports=PageOf(
+            [(export, project) for export, project in rows],
+            page,
+            await queries.count_exports(session),
+            25,
+        ),
+        projects=await list_projects(session),
+        values=values or {},
+        error=error,
+    )
+    return render(request, "datasets/exports.html", context, status=error.status if error else 200)
+
+
+@router.get("/research/exports")
+async def exports_page(
+    request: Request, session: Session, _: Researcher, page: Annotated[int, Query(ge=1)] = 1
+) -> Response:
+    """The list."""
+    return await _exports_page(request, session, page=page)
+
+
+@router.post("/research/exports")
+async def create_from_form(
+    request: Request,
+    session: Session,
+    researcher: Researcher,
+    project: Annotated[str, Form()],
+    name: Annotated[str, Form()] = "export",
+    kinds: Annotated[list[Kind] | None, Form()] = None,
+    min_rankings: Annotated[str, Form()] = "1",
+    train: Annotated[str, Form()] = "80",
+    validation: Annotated[str, Form()] = "10",
+    test: Annotated[str, Form()] = "10",
+    seed: Annotated[str, Form()] = "0",
+    extra: Annotated[bool, Form()] = False,
+    gold: Annotated[bool, Form()] = False,
+) -> Response:
+    """Make an export from the form's fields; shares are in per cent."""
+    values = {
+        "project": project,
+        "name": name,
+        "kinds": [kind.value for kind in kinds or ()],
+        "min_rankings": min_rankings,
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "seed": seed,
+        "extra": extra,
+        "gold": gold,
+    }
+    try:
+        wanted = _from_form(values)
+        found = await get_project(session, project)
+        export = await service.request_export(session, found, wanted, actor=researcher.id)
+    except PlackettError as error:
+        await session.rollback()
+        return await _exports_page(request, session, values=values, error=error)
+    await session.commit()
+    return see_other(request, f"/research/exports/{export.id}")
+
+
+def _from_form(values: dict[str, Any]) -> ExportIn:
+    try:
+        shares = {each: float(values[each]) / 100 for each in SPLITS}
+    except ValueError:
+        raise InvalidInput("the shares must be numbers, in per cent", place="split") from None
+    filters = {name: values[name] for name in ("kinds", "min_rankings", "extra", "gold")}
+    try:
+        return ExportIn.model_validate(
+            {
+                "name": values["name"],
+                "filters": filters,
+                "split": {**shares, "seed": values["seed"]},
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = str(first["loc"][-1]) if first["loc"] else "form"
+        raise InvalidInput(first["msg"].removeprefix("Value error, "), place=place) from None
+
+
+@router.get("/research/exports/{export_id}")
+async def export_page(
+    request: Request, export_id: uuid.UUID, session: Session, _: Researcher
+) -> Response:
+    """One export; while it is pending the page asks again."""
+    export = await service.get_export(session, export_id)
+    sheet = None
+    if export.state is ExportState.READY:
+        try:
+            sheet = service.find_file(export, "datasheet.md").read_text()
+        except NotFound:
+            sheet = None
+    context = ExportPage(
+        title=export.name,
+        export=export,
+        project=await session.get_one(Project, export.project_id),
+        splits=SPLITS,
+        datasheet=sheet,
+        pending=export.state is ExportState.PENDING,
+    )
+    return render(request, "datasets/export.html", context)
+
+
+@router.get("/research/exports/{export_id}/files/{name}")
+async def download(
+    export_id: uuid.UUID, name: str, session: Session, researcher: Researcher
+) -> FileResponse:
+    """A file, for a signed-in browser."""
+    return await get_file(export_id, name, session, researcher)

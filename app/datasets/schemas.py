@@ -1,0 +1,77 @@
+"""The shapes of exports at the edge."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.accounts.models import Kind
+from app.datasets.models import ExportState
+from app.projects.schemas import Name
+
+SPLITS = ("train", "validation", "test")
+
+
+class Filters(BaseModel):
+    """Which rankings an export holds. Every field narrows; the defaults hold what people said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    # Whose: a model's judgements are in only when asked for.
+    kinds: list[Kind] = Field(default_factory=lambda: [Kind.PERSON, Kind.IMPORTED], min_length=1)
+    # When they were given: from this moment on, and before that one.
+    since: datetime | None = None
+    before: datetime | None = None
+    # Prompts with at least so many rankings (of those that the other filters leave).
+    min_rankings: int = Field(default=1, ge=1)
+    # Leave out rankings with any of these flags.
+    without_flags: list[str] = Field(default_factory=list)
+    # Rankings that came after their slot had gone to somebody else.
+    extra: bool = True
+    # Rankings of gold tasks, whose right answer was known before.
+    gold: bool = False
+
+
+class Split(BaseModel):
+    """Shares of train, validation and test, and the seed that varies which prompt goes where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train: float = Field(default=0.8, ge=0, le=1)
+    validation: float = Field(default=0.1, ge=0, le=1)
+    test: float = Field(default=0.1, ge=0, le=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Split":
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError("train, validation and test must add up to 1")
+        return self
+
+
+class ExportIn(BaseModel):
+    """An export that is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = "export"
+    filters: Filters = Field(default_factory=Filters)
+    split: Split = Field(default_factory=Split)
+
+
+class ExportOut(BaseModel):
+    """An export, as the API tells it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: uuid.UUID
+    name: str
+    state: ExportState
+    filters: dict[str, Any]
+    split: dict[str, Any]
+    content_hash: str | None
+    manifest: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None

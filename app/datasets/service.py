@@ -1,0 +1,237 @@
+"""Exports: asking for one, building its directory, reading it back."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.service import record
+from app.datasets import queries
+from app.datasets.datasheet import Tally, write_datasheet
+from app.datasets.files import SCHEMA, ExportFiles, describe, encode
+from app.datasets.models import Export, ExportState
+from app.datasets.rows import (
+    Candidates,
+    assign_split,
+    comparison_lines,
+    demonstration_lines,
+    hh_line,
+    ranking_line,
+)
+from app.datasets.schemas import SPLITS, ExportIn, Filters, Split
+from app.db.engine import SessionMaker
+from app.db.queue import defer
+from app.db.types import utc_now
+from app.errors import Conflict, NotFound
+from app.projects.models import Project
+from app.prompts.models import Prompt
+from app.rating.models import Ranking
+
+FORMAT_VERSION = 1
+SPLIT_RULE = (
+    "first 8 bytes, big-endian, of SHA-256(prompt hash + seed as 8 bytes) / 2^64, against the running "
+    "sum of the shares; the prompt hash is SHA-256 of its messages as canonical JSON"
+)
+
+
+async def request_export(
+    session: AsyncSession, project: Project, wanted: ExportIn, *, actor: uuid.UUID | None
+) -> Export:
+    """A pending export, and the job that makes it."""
+    export = Export(
+        project_id=project.id,
+        name=wanted.name,
+        filters=wanted.filters.model_dump(mode="json"),
+        split=wanted.split.model_dump(),
+        created_by=actor,
+    )
+    session.add(export)
+    await session.flush()
+    await record(session, actor, "export.create", project.slug, name=wanted.name)
+    await defer(
+        session, "datasets:export", queue="datasets", arguments={"export_id": str(export.id)}
+    )
+    return export
+
+
+async def get_export(session: AsyncSession, export_id: uuid.UUID) -> Export:
+    """The export. Raises NotFound."""
+    export = await session.get(Export, export_id)
+    if export is None:
+        raise NotFound("There is no such export", place="export")
+    return export
+
+
+def find_file(export: Export, name: str) -> Path:
+    """One of an export's files, by a name from its manifest. Raises NotFound, Conflict if pending."""
+    if export.state is not ExportState.READY or export.path is None or export.manifest is None:
+        raise Conflict(f"The export is {export.state.value}", place="export")
+    if name != "manifest.json" and name not in export.manifest["files"]:
+        raise NotFound(f"The export has no file {name!r}", place="name")
+    path = Path(export.path) / name
+    if not path.is_file():
+        raise NotFound(f"The file {name!r} is not on this machine", place="name")
+    return path
+
+
+async def make_export(sessions: SessionMaker, export_id: uuid.UUID, folder: Path) -> None:
+    """Build a pending export; done already, it stays as it is. A failure is stored with its reason."""
+    async with sessions() as session:
+        export = await session.get(Export, export_id)
+        if export is None or export.state is ExportState.READY:
+            return
+        project = await session.get_one(Project, export.project_id)
+        out = folder / str(export.id)
+        if out.exists():  # built by a worker that died before it could say so
+            await asyncio.to_thread(shutil.rmtree, out)
+        filters = Filters.model_validate(export.filters)
+        split = Split.model_validate(export.split)
+        name = export.name
+    try:
+        async with sessions() as session:
+            manifest = await build_export(session, project, filters, split, out, name)
+    except Exception as error:
+        await _set_state(sessions, export_id, error=f"{type(error).__name__}: {error}")
+        raise
+    await _set_state(sessions, export_id, manifest=manifest, path=out)
+
+
+async def _set_state(
+    sessions: SessionMaker,
+    export_id: uuid.UUID,
+    *,
+    manifest: dict[str, Any] | None = None,
+    path: Path | None = None,
+    error: str | None = None,
+) -> None:
+    async with sessions() as session:
+        export = await queries.get_export_for_update(session, export_id)
+        if export is not None:
+            export.state = ExportState.READY if manifest else ExportState.FAILED
+            export.manifest = manifest
+            export.content_hash = manifest["content_hash"] if manifest else None
+            export.path = str(path) if path else None
+            export.error = error[:2000] if error else None
+            export.finished_at = utc_now()
+        await session.commit()
+
+
+async def build_export(
+    session: AsyncSession,
+    project: Project,
+    filters: Filters,
+    split: Split,
+    out: Path,
+    name: str,
+) -> dict[str, Any]:
+    """Write the export's directory and return its manifest.
+
+    `out` must not exist, or be empty. It is written beside its place and renamed, so that there is never
+    half an export; the session (a fresh one) reads one snapshot of the database. The same filters on the
+    same data give the same bytes in every file but the manifest, which holds the name, and the same
+    content hash. Raises Conflict where `out` holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Conflict("is there already and not empty", place=str(out))
+    await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+    project = await session.get_one(Project, project.id)
+    guidelines = await queries.list_guidelines(session, project.id)
+    raters = await queries.count_raters_by_kind(session, project.id, filters)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        files = ExportFiles(fresh)
+        tally = Tally()
+        async for batch in queries.stream_prompts(session, project.id, filters):
+            await asyncio.to_thread(
+                _write_batch, files, tally, batch, split, project.pseudonym_salt
+            )
+        manifest = _finish(fresh, files, tally, project, guidelines, raters, filters, split, name)
+        if out.exists():
+            out.rmdir()
+        fresh.rename(out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _write_batch(
+    files: ExportFiles,
+    tally: Tally,
+    batch: Sequence[tuple[Prompt, Candidates, Sequence[Ranking]]],
+    split: Split,
+    salt: bytes,
+) -> None:
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in files.lines}
+    for prompt, candidates, rankings in batch:
+        where = assign_split(prompt.content_hash, split)
+        line = ranking_line(prompt, candidates, rankings, salt)
+        tally.add(where, line)
+        comparisons = comparison_lines(line)
+        rows["rankings", where].append(line)
+        rows["comparisons", where] += comparisons
+        rows["hh", where] += [hh_line(row) for row in comparisons]
+        rows["demonstrations", where] += demonstration_lines(
+            line, [ranking.rewrite for ranking in rankings]
+        )
+    for key, lines in rows.items():
+        files.lines[key].write(lines)
+    for where in SPLITS:
+        files.parquet[where].write(rows["comparisons", where])
+
+
+def _finish(
+    folder: Path,
+    files: ExportFiles,
+    tally: Tally,
+    project: Project,
+    guidelines: Sequence[Any],
+    raters: dict[str, int],
+    filters: Filters,
+    split: Split,
+    name: str,
+) -> dict[str, Any]:
+    """Close the files, and write the datasheet and the manifest beside them."""
+    entries = files.close()
+    digest = hashlib.sha256()
+    for file, entry in entries.items():
+        digest.update(f"{file} {entry['sha256']}\n".encode())
+    content_hash = digest.hexdigest()
+    sheet = write_datasheet(project, name, tally, guidelines, raters, content_hash=content_hash)
+    (folder / "datasheet.md").write_text(sheet)
+    entries["datasheet.md"] = {"rows": None, **describe(folder / "datasheet.md")}
+    manifest = {
+        "format": "plackett-export",
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "project": {"slug": project.slug, "name": project.name},
+        "filters": filters.model_dump(mode="json"),
+        "split": {**split.model_dump(), "rule": SPLIT_RULE},
+        "guideline_version": project.guideline_version,
+        "counts": {
+            where: {
+                "prompts": tally.prompts[where],
+                "rankings": tally.rankings[where],
+                "comparisons": files.lines["comparisons", where].rows,
+                "demonstrations": files.lines["demonstrations", where].rows,
+            }
+            for where in SPLITS
+        },
+        "ties": tally.ties,
+        "raters": {"count": len(tally.raters), "kinds": raters},
+        "schema": SCHEMA,
+        "files": entries,
+        "content_hash": content_hash,
+    }
+    (folder / "manifest.json").write_bytes(encode(manifest))
+    return manifest

@@ -1,0 +1,62 @@
+"""The job queue: Procrastinate in the same PostgreSQL.
+
+A room's `jobs.py` has `create_jobs(…) -> Blueprint`, a function that takes what the jobs need (sessions,
+settings) and defines them; the composition root gathers the blueprints into one application. Whoever
+queues a job names it and its queue, on the connection of the session that stores the job's reason, so
+that either both are there or neither.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from procrastinate import App, Blueprint, PsycopgConnector
+from procrastinate.manager import JobManager
+from procrastinate.tasks import configure_task
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.db.engine import libpq_url
+
+
+def create_job_app(url: str, blueprints: Mapping[str, Blueprint], *, pool_size: int = 4) -> App:
+    """The queue's application. A job's name is its namespace, a colon and its function's name."""
+    connector = PsycopgConnector(
+        conninfo=libpq_url(url),
+        min_size=1,
+        max_size=pool_size,
+        kwargs={"application_name": "plackett-jobs", "connect_timeout": 5},
+    )
+    jobs = App(connector=connector)
+    for namespace, blueprint in blueprints.items():
+        jobs.add_tasks_from(blueprint, namespace=namespace)
+    return jobs
+
+
+@lru_cache
+def _manager() -> JobManager:
+    # Its own connections are never opened: every job is deferred on a session's.
+    return JobManager(PsycopgConnector())
+
+
+async def defer(
+    session: AsyncSession,
+    name: str,
+    *,
+    queue: str,
+    arguments: Mapping[str, Any],
+    not_before: datetime | None = None,
+    lock: str | None = None,
+) -> None:
+    """Queue the job `name` in the session's own transaction. `lock`: one such job at a time."""
+    connection = await session.connection()
+    raw = await connection.get_raw_connection()
+    deferrer = configure_task(
+        name=name,
+        job_manager=_manager(),
+        queue=queue,
+        schedule_at=not_before,
+        lock=lock,
+        connection=raw.driver_connection,
+    )
+    await deferrer.defer_async(**arguments)

@@ -1,0 +1,1 @@
+"""The ways a policy can be asked to speak."""

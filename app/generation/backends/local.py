@@ -1,0 +1,207 @@
+"""A local `transformers` model, sampled in batches with a key-value cache.
+
+Every sample has a random stream of its own, started from its recorded seed, so that who else is in the
+batch does not change what is drawn. (What the batch can change is the last digits of the logits; a draw
+that falls within them may differ. The same batch gives the same samples.)
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.generation.backends.base import GenerationError, Outcome, Request, Response
+
+# How many models stay loaded: the one in use and the one before it.
+KEPT_MODELS = 2
+# Rows in one forward pass; longer prompts sort into batches of their own.
+BATCH_ROWS = 64
+
+_models: OrderedDict[tuple[str, int], "LoadedModel"] = OrderedDict()
+# One model computes at a time: two would only take each other's cores.
+_lock = threading.Lock()
+
+
+class LocalBackend:
+    """A policy on this machine."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    async def generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+        """A response or a reason for each request."""
+        return await asyncio.to_thread(self._generate, requests)
+
+    def _generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+        with _lock:
+            try:
+                loaded = load(self.model)
+            except Exception as error:  # whatever a checkpoint can do wrong, in one sentence
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+                failure = GenerationError(f"the model {self.model} cannot be loaded: {reason}")
+                return [failure] * len(requests)
+            try:
+                return loaded.generate(requests)
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                failure = GenerationError(f"the model {self.model} failed: {reason}")
+                return [failure] * len(requests)
+
+
+def load(path: str) -> "LoadedModel":
+    """The model, from the few that are kept; loaded anew where its files have changed."""
+    key = (path, _changed_at(path))
+    if key in _models:
+        _models.move_to_end(key)
+        return _models[key]
+    while len(_models) >= KEPT_MODELS:
+        _models.popitem(last=False)
+    _models[key] = LoadedModel(path)
+    return _models[key]
+
+
+def _changed_at(path: str) -> int:
+    folder = Path(path)
+    if not folder.exists():
+        if path.startswith(("/", ".", "~")):
+            raise FileNotFoundError("there is no such directory")
+        return 0  # an id, which the hub's own cache looks after
+    return max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
+
+
+class LoadedModel:
+    """A model and its tokenizer, ready to sample."""
+
+    def __init__(self, path: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # On a CPU the narrow types are slower, and less exact, than float32.
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        self.model.to(self.device).eval()
+        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        self.end_ids = set(ends if isinstance(ends, list) else [ends]) - {None}
+        self.window = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
+
+    def generate(self, requests: Sequence[Request]) -> list[Outcome]:
+        """All requests, in batches of like length, given back in their own order."""
+        prompts = [self._encode(request) for request in requests]
+        outcomes: dict[int, Outcome] = {}
+        ready = []
+        for index, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+            if len(prompt) + request.max_new_tokens > self.window:
+                outcomes[index] = GenerationError(
+                    f"the prompt has {len(prompt)} tokens; with {request.max_new_tokens} new ones "
+                    f"it does not fit the model's window of {self.window}"
+                )
+            else:
+                ready.append(index)
+        ready.sort(key=lambda index: len(prompts[index]))
+        for start in range(0, len(ready), BATCH_ROWS):
+            rows = ready[start : start + BATCH_ROWS]
+            sampled = self._sample([prompts[i] for i in rows], [requests[i] for i in rows])
+            outcomes.update(zip(rows, sampled, strict=True))
+        return [outcomes[index] for index in range(len(requests))]
+
+    def _encode(self, request: Request) -> list[int]:
+        messages = list(request.messages)
+        if self.tokenizer.chat_template:
+            encoded = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+            return list(encoded["input_ids"])
+        text = "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        return list(self.tokenizer(f"{text}\n\nassistant:")["input_ids"])
+
+    def _sample(
+        self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]
+    ) -> list[Outcome]:
+        import torch
+
+        count, width = len(prompts), max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor(
+            [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts],
+            device=self.device,
+        )  # (B, T), padded on the left so that all rows go on from the same column
+        mask = torch.tensor(
+            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts],
+            device=self.device,
+        )
+        streams = [torch.Generator().manual_seed(request.seed) for request in requests]
+        temperature = torch.tensor([r.temperature for r in requests], device=self.device)
+        top_p = torch.tensor([r.top_p for r in requests], device=self.device)
+        limits = [request.max_new_tokens for request in requests]
+        written: list[list[int]] = [[] for _ in requests]
+        ended = [False] * count
+        active = list(range(count))
+        cache: Any = None
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.inference_mode():
+            while active:
+                output = self.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                cache = output.past_key_values
+                rows = torch.tensor(active, device=self.device)
+                draws = torch.tensor(
+                    [torch.rand((), generator=streams[i]).item() for i in active],
+                    device=self.device,
+                )
+                tokens = draw(output.logits[:, -1], temperature[rows], top_p[rows], draws)
+                keep = []
+                for place, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+                    if token in self.end_ids:
+                        ended[index] = True
+                        continue
+                    written[index].append(token)
+                    if len(written[index]) < limits[index]:
+                        keep.append(place)
+                if not keep:
+                    break
+                if len(keep) < len(active):
+                    chosen = torch.tensor(keep, device=self.device)
+                    cache.batch_select_indices(chosen)
+                    mask, positions, tokens = mask[chosen], positions[chosen], tokens[chosen]
+                    active = [active[place] for place in keep]
+                ids = tokens[:, None]
+                mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+                positions = positions[:, -1:] + 1
+        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        return [
+            Response(
+                text=text.strip().replace("\x00", ""),
+                finish_reason="stop" if ended[index] else "length",
+                prompt_tokens=len(prompts[index]),
+                completion_tokens=len(written[index]) + ended[index],
+            )
+            for index, text in enumerate(texts)
+        ]
+
+
+def draw(logits: Any, temperature: Any, top_p: Any, uniform: Any) -> Any:
+    """(B,) token ids drawn from (B, V) logits by inverting the cumulative distribution.
+
+    `temperature`, `top_p`, `uniform`: (B,). Temperature 0 takes the likeliest token. No other
+    truncation than top_p (Holtzman et al. 2020) takes place.
+    """
+    import torch
+
+    scaled = logits.float() / temperature.clamp(min=1e-6)[:, None]
+    chances, order = scaled.softmax(-1).sort(dim=-1, descending=True)
+    before = chances.cumsum(-1) - chances
+    chances = chances.masked_fill(before >= top_p[:, None], 0.0)
+    reached = chances.cumsum(-1)
+    picked = (reached < uniform[:, None] * reached[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    picked = torch.where(temperature == 0, torch.zeros_like(picked), picked)
+    return order.gather(-1, picked[:, None])[:, 0]

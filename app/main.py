@@ -1,0 +1,77 @@
+"""create_app(): middleware, routers, lifespan; nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from app import __version__
+from app.accounts import routes as accounts
+from app.accounts.guards import identify
+from app.datasets import routes as datasets
+from app.db.engine import create_engine, create_sessions
+from app.db.server import resolve_database
+from app.policies import routes as policies
+from app.projects import routes as projects
+from app.quality import routes as quality
+from app.rating import routes as rating
+from app.settings import Settings, get_settings
+from app.training import routes as training
+from app.web import health, static
+from app.web.csrf import check_csrf
+from app.web.errors import install_error_handlers
+from app.web.middleware import BodyLimit, Envelope
+from app.worker import keep_running
+
+ROUTERS: Sequence[APIRouter] = (
+    accounts.router,
+    projects.api,
+    policies.api,
+    rating.api,
+    quality.api,
+    datasets.api,
+    datasets.router,
+    training.api,
+    training.router,
+)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Connect on start; on stop, close what was opened (and the embedded server, if it is ours)."""
+    settings: Settings = app.state.settings
+    with resolve_database(settings) as url:
+        engine = create_engine(url, pool_size=settings.pool_size)
+        app.state.engine = engine
+        app.state.sessions = create_sessions(engine)
+        exports = asyncio.create_task(keep_running(url, app.state.sessions, settings))
+        try:
+            yield
+        finally:
+            exports.cancel()
+            await asyncio.gather(exports, return_exceptions=True)
+            await engine.dispose()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The web application. uvicorn calls this as a factory."""
+    settings = settings or get_settings()
+    app = FastAPI(
+        title="Plackett",
+        version=__version__,
+        description="Collect human rankings of language-model outputs, and train with them.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.add_middleware(BodyLimit, limit=settings.max_request_bytes)
+    app.add_middleware(Envelope)
+    install_error_handlers(app)
+    app.include_router(health.router)
+    static.mount(app, settings)
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(identify), Depends(check_csrf)])
+    return app

@@ -1,0 +1,34 @@
+"""The registry, and projects with their policies, through the API."""
+
+from fastapi import APIRouter
+
+from app.accounts.guards import Admin, Researcher, Session
+from app.policies import queries, service
+from app.policies.schemas import PolicyIn, PolicyOut
+from app.projects import service as projects
+from app.projects.schemas import ProjectIn, ProjectOut
+
+api = APIRouter(prefix="/api/v1", tags=["policies"])
+
+
+@api.get("/policies")
+async def list_policies(session: Session, _: Researcher) -> list[PolicyOut]:
+    """Every policy, the newest first."""
+    return [PolicyOut.model_validate(each) for each in await queries.list_policies(session)]
+
+
+@api.post("/policies", status_code=201)
+async def register_policy(wanted: PolicyIn, session: Session, admin: Admin) -> PolicyOut:
+    """Register a policy."""
+    policy = await service.register_policy(session, wanted, actor=admin.id)
+    await session.commit()
+    return PolicyOut.model_validate(policy)
+
+
+@api.post("/projects", status_code=201, tags=["projects"])
+async def create_project(wanted: ProjectIn, session: Session, admin: Admin) -> ProjectOut:
+    """Make a project, with the policies that write for it."""
+    project = await projects.create_project(session, wanted, actor=admin.id)
+    await service.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
+    await session.commit()
+    return ProjectOut.model_validate(project)

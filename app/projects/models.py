@@ -1,0 +1,66 @@
+"""Projects: what is asked of raters, how often, and by which rules."""
+
+import secrets
+import uuid
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base
+from app.db.types import CreatedAt, Id, JsonList, JsonObject
+
+
+def _salt() -> bytes:
+    return secrets.token_bytes(32)
+
+
+class Project(Base):
+    """A collection of prompts that one group of raters ranks under one set of guidelines."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[Id]
+    slug: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(Text, default="", server_default="")
+    candidates_per_task: Mapped[int] = mapped_column(default=4, server_default="4")
+    overlap: Mapped[int] = mapped_column(default=1, server_default="1")
+    lease_seconds: Mapped[int] = mapped_column(default=1800, server_default="1800")
+    # [{name, question, min, max}]: scored once for the best response.
+    axes: Mapped[JsonList]
+    # [{name, label}]: what a rater may mark a task with.
+    flags: Mapped[JsonList]
+    # {temperature, max_new_tokens, top_p}: how candidates are sampled.
+    sampling: Mapped[JsonObject]
+    paused: Mapped[bool] = mapped_column(default=False, server_default="false")
+    guideline_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Makes raters' pseudonyms stable within the project and meaningless outside it.
+    pseudonym_salt: Mapped[bytes] = mapped_column(LargeBinary(32), default=_salt)
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        CheckConstraint("candidates_per_task BETWEEN 2 AND 9", name="candidates_per_task"),
+        CheckConstraint("overlap BETWEEN 1 AND 100", name="overlap"),
+        CheckConstraint("lease_seconds BETWEEN 1 AND 604800", name="lease_seconds"),
+    )
+
+
+class Guideline(Base):
+    """One version of a project's instructions to raters, in Markdown. Never edited."""
+
+    __tablename__ = "guidelines"
+
+    id: Mapped[Id]
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    version: Mapped[int]
+    text: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL")
+    )
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (UniqueConstraint("project_id", "version"),)
+
+
+DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 256}

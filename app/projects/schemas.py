@@ -1,0 +1,102 @@
+"""The shapes of projects at the edge: API bodies, configuration files, answers."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+
+
+class Axis(BaseModel):
+    """One scale on which the best response is scored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Word
+    question: str = Field(default="", max_length=500)
+    min: int = Field(default=1, ge=-100, le=100)
+    max: int = Field(default=7, ge=-100, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Axis":
+        if self.min >= self.max:
+            raise ValueError("min must be below max")
+        return self
+
+
+class Flag(BaseModel):
+    """One thing that a rater may mark a task with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Word
+    label: str = Field(default="", max_length=200)
+
+
+class Sampling(BaseModel):
+    """How candidates are sampled."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float = Field(default=1.0, ge=0, le=5)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=256, ge=1, le=32_768)
+
+
+DEFAULT_FLAGS = (
+    Flag(name="unsafe", label="Unsafe or offensive"),
+    Flag(name="personal-data", label="Contains personal data"),
+    Flag(name="wrong-language", label="In the wrong language"),
+    Flag(name="broken", label="Broken or unreadable"),
+)
+
+
+class ProjectIn(BaseModel):
+    """A new project."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    slug: Slug
+    name: Name
+    description: str = Field(default="", max_length=10_000)
+    candidates_per_task: int = Field(default=4, ge=2, le=9)
+    overlap: int = Field(default=1, ge=1, le=100)
+    lease_seconds: int = Field(default=1800, ge=1, le=604_800)
+    axes: list[Axis] = Field(default_factory=list, max_length=12)
+    flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
+    sampling: Sampling = Field(default_factory=Sampling)
+    guidelines: str | None = Field(default=None, max_length=200_000)
+    # Names of registered policies that write its candidates.
+    policies: list[str] = Field(default_factory=list, max_length=9)
+
+    @model_validator(mode="after")
+    def _names_once(self) -> "ProjectIn":
+        for field, names in (
+            ("axes", [axis.name for axis in self.axes]),
+            ("flags", [flag.name for flag in self.flags]),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field}: two have the same name")
+        return self
+
+
+class ProjectOut(BaseModel):
+    """A project, as the API tells it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    slug: str
+    name: str
+    description: str
+    candidates_per_task: int
+    overlap: int
+    lease_seconds: int
+    axes: list[dict[str, Any]]
+    flags: list[dict[str, Any]]
+    sampling: dict[str, Any]
+    paused: bool
+    guideline_version: int
+    created_at: datetime

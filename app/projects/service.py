@@ -1,0 +1,64 @@
+"""Making projects and changing what they ask."""
+
+import uuid
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.service import record
+from app.errors import Conflict, NotFound
+from app.projects import queries
+from app.projects.models import Guideline, Project
+from app.projects.schemas import ProjectIn
+
+
+async def get_project(session: AsyncSession, slug: str) -> Project:
+    """The project of this slug. Raises NotFound."""
+    project = await queries.find_project(session, slug)
+    if project is None:
+        raise NotFound(f"There is no project {slug!r}", place="slug")
+    return project
+
+
+async def create_project(
+    session: AsyncSession, wanted: ProjectIn, *, actor: uuid.UUID | None = None
+) -> Project:
+    """A new project, its guidelines as version 1. Raises Conflict where the slug is taken.
+
+    Its policies are attached by the policies room, which knows this one.
+    """
+    if await queries.find_project(session, wanted.slug) is not None:
+        raise Conflict(f"There is already a project {wanted.slug!r}", place="slug")
+    values: dict[str, Any] = wanted.model_dump(exclude={"guidelines", "policies"})
+    project = Project(**values)
+    session.add(project)
+    await session.flush()
+    await record(session, actor, "project.create", wanted.slug)
+    if wanted.guidelines:
+        await publish_guidelines(session, project, wanted.guidelines, actor=actor)
+    return project
+
+
+async def publish_guidelines(
+    session: AsyncSession, project: Project, text: str, *, actor: uuid.UUID | None = None
+) -> Guideline:
+    """A new version of the guidelines; the earlier ones stay as they were."""
+    locked = await queries.get_project_for_update(session, project.id)
+    locked.guideline_version += 1
+    guideline = Guideline(
+        project_id=locked.id, version=locked.guideline_version, text=text, created_by=actor
+    )
+    session.add(guideline)
+    await record(
+        session, actor, "guidelines.publish", locked.slug, version=locked.guideline_version
+    )
+    await session.flush()
+    return guideline
+
+
+async def set_paused(
+    session: AsyncSession, project: Project, paused: bool, *, actor: uuid.UUID | None = None
+) -> None:
+    """Stop handing out tasks and writing candidates, or go on."""
+    project.paused = paused
+    await record(session, actor, "project.pause" if paused else "project.resume", project.slug)

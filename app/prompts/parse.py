@@ -1,0 +1,449 @@
+"""The import format, row by row: what is right becomes a `PromptRow`, what is wrong a `RowError`.
+
+Pure: no database. A row is one JSON object of a JSONL file, one item of a JSON list, or one record of a
+CSV or Parquet file (messages and other structures as JSON text). Every way a row can be wrong ends in
+an error that names its line and field; nothing is guessed and nothing half-read.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from app.errors import InvalidInput
+from app.prompts.transcripts import split_pair
+
+ROLES = ("system", "user", "assistant")
+FIELDS = frozenset(
+    {"prompt", "id", "candidates", "ranks", "gold", "rater", "priority", "metadata"}
+    | {"chosen", "rejected"}
+)
+MOST_CANDIDATES = 9
+# A line may hold a prompt and nine candidates, each of the largest size, and its JSON escapes.
+LINE_FACTOR = 12
+DEFAULT_RATER = "imported"
+# Deeper structures than this are no metadata but an attack on whoever walks them.
+DEEPEST = 20
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """A ready-made response, and the name of the policy that wrote it, if known."""
+
+    text: str
+    policy: str | None = None
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One right row."""
+
+    line: int
+    messages: list[dict[str, str]]
+    external_id: str | None = None
+    candidates: list[CandidateRow] = field(default_factory=list)
+    ranks: list[int] | None = None
+    gold: bool = False
+    rater: str | None = None
+    priority: int = 0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content_hash(self) -> bytes:
+        """SHA-256 of the canonical messages: what splits are made by."""
+        return hash_messages(self.messages)
+
+
+@dataclass(frozen=True)
+class RowError:
+    """One wrong row: where, and why."""
+
+    line: int
+    field: str
+    message: str
+
+
+Rows = Iterator[PromptRow | RowError]
+
+
+class FieldError(Exception):
+    """Something in a row is wrong; the reader adds the line."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.field = name
+        self.message = message
+
+
+def hash_messages(messages: list[dict[str, str]]) -> bytes:
+    """SHA-256 of the messages as canonical JSON."""
+    text = json.dumps(messages, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
+
+
+def read_file(path: Path, *, max_bytes: int) -> Rows:
+    """The rows of a JSONL, JSON, CSV or Parquet file, gzipped or not, by the end of its name.
+
+    Raises InvalidInput where the file is missing or is none of these.
+    """
+    if not path.is_file():
+        raise InvalidInput("there is no such file", place=str(path))
+    name = path.name.removesuffix(".gz")
+    zipped = path.name.endswith(".gz")
+    with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+        try:
+            yield from read_stream(file, name, max_bytes=max_bytes)
+        except (gzip.BadGzipFile, EOFError) as error:
+            raise InvalidInput(f"is not a whole gzip file ({error})", place=str(path)) from None
+
+
+def read_stream(file: Any, name: str, *, max_bytes: int) -> Rows:
+    """The rows of an open file; `name` tells its kind (JSON Lines where it tells none)."""
+    kind = name.rsplit(".", 1)[-1].lower()
+    if kind == "csv":
+        yield from _read_csv(file, max_bytes)
+    elif kind == "parquet":
+        yield from _read_parquet(file, max_bytes)
+    elif kind == "json":
+        yield from read_json(file.read(), max_bytes=max_bytes)
+    else:
+        yield from read_lines(file, max_bytes=max_bytes)
+
+
+def read_lines(file: IO[bytes] | Iterable[bytes], *, max_bytes: int) -> Rows:
+    """The rows of JSON Lines. A line over the limit is passed over without being kept in memory."""
+    limit = max_bytes * LINE_FACTOR
+    for number, line in enumerate(_bounded_lines(file, limit), start=1):
+        if line is None:
+            yield RowError(number, "line", f"is longer than {limit:,} bytes")
+            continue
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            yield parse_row(load(text), number, max_bytes=max_bytes)
+        except FieldError as error:
+            yield RowError(number, error.field, error.message)
+
+
+def _bounded_lines(file: IO[bytes] | Iterable[bytes], limit: int) -> Iterator[bytes | None]:
+    if not isinstance(file, io.IOBase) and not hasattr(file, "readline"):
+        for line in file:
+            yield line if len(line) <= limit else None
+        return
+    while line := file.readline(limit + 1):
+        if len(line) <= limit or line.endswith(b"\n"):
+            yield line if len(line) <= limit + 1 else None
+            continue
+        while (rest := file.readline(1 << 20)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def read_json(body: bytes, *, max_bytes: int) -> Rows:
+    """The rows of a JSON list; their lines are their places in it, from 1.
+
+    Raises InvalidInput where the whole is no JSON list.
+    """
+    try:
+        items = load(body)
+    except FieldError as error:
+        raise InvalidInput(error.message, place="body") from None
+    if not isinstance(items, list):
+        raise InvalidInput("must be a JSON list of rows", place="body")
+    for number, item in enumerate(items, start=1):
+        try:
+            yield parse_row(item, number, max_bytes=max_bytes)
+        except FieldError as error:
+            yield RowError(number, error.field, error.message)
+
+
+def load(text: bytes) -> Any:
+    """JSON, with every way it can be broken as a FieldError."""
+    try:
+        decoded = text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FieldError("line", f"is not UTF-8 (byte {error.start})") from None
+    try:
+        return json.loads(decoded, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise FieldError("line", f"is not JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise FieldError("line", "is nested too deeply") from None
+    except ValueError as error:  # an integer with thousands of digits
+        raise FieldError("line", f"is not JSON that we take: {error}") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise FieldError("line", f"holds {name}, which is not JSON")
+
+
+def _read_csv(file: IO[bytes], max_bytes: int) -> Rows:
+    csv.field_size_limit(max_bytes * LINE_FACTOR)
+    reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+    try:
+        for record in reader:
+            yield _from_cells(dict(record), reader.line_num, max_bytes)
+    except (csv.Error, UnicodeDecodeError) as error:
+        yield RowError(reader.line_num + 1, "line", f"cannot be read as CSV: {error}")
+
+
+def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"is not a Parquet file ({error})", place="file") from None
+    number = 0
+    for batch in table.iter_batches(batch_size=1000):
+        for record in batch.to_pylist():
+            number += 1
+            yield _from_cells(record, number, max_bytes)
+
+
+def _from_cells(record: dict[Any, Any], line: int, max_bytes: int) -> PromptRow | RowError:
+    """A record of a table: empty cells are absent fields, structures may be JSON text."""
+    row: dict[str, Any] = {}
+    try:
+        for name, cell in record.items():
+            if cell is None or cell == "":
+                continue
+            if name is None:
+                raise FieldError("line", "has more cells than the header has names")
+            row[name] = _cell(name, cell)
+        return parse_row(row, line, max_bytes=max_bytes)
+    except FieldError as error:
+        return RowError(line, error.field, error.message)
+
+
+def _cell(name: str, cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    structured = name in ("candidates", "ranks", "metadata", "priority", "gold")
+    if structured or (name in ("prompt", "chosen", "rejected") and cell.lstrip().startswith("[{")):
+        try:
+            return load(cell.strip().encode())
+        except FieldError as error:
+            raise FieldError(name, error.message) from None
+    return cell
+
+
+def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
+    """One row of the import format. Raises FieldError."""
+    if not isinstance(row, dict):
+        raise FieldError("line", "must be a JSON object")
+    unknown = sorted(set(row) - FIELDS)
+    if unknown:
+        raise FieldError(unknown[0], "is not a field of the import format")
+    row = {name: value for name, value in row.items() if value is not None}
+    common: dict[str, Any] = {
+        "line": line,
+        "external_id": _external_id(row.get("id")),
+        "priority": _integer("priority", row.get("priority", 0), -1_000_000, 1_000_000),
+        "metadata": _metadata(row.get("metadata", {})),
+    }
+    if "chosen" in row or "rejected" in row:
+        return _pair(row, common, max_bytes)
+    if "prompt" not in row:
+        raise FieldError("prompt", "is missing")
+    messages = _messages("prompt", row["prompt"], max_bytes)
+    _ends_with_user("prompt", messages)
+    candidates = _candidates(row.get("candidates"), max_bytes)
+    return PromptRow(
+        messages=messages, candidates=candidates, **_ranking(row, len(candidates)), **common
+    )
+
+
+def _ranking(row: dict[str, Any], count: int) -> dict[str, Any]:
+    gold = row.get("gold", False)
+    if not isinstance(gold, bool):
+        raise FieldError("gold", "must be true or false")
+    rater = row.get("rater")
+    if rater is not None:
+        rater = _text("rater", rater, 200)
+    if "ranks" not in row:
+        if gold:
+            raise FieldError("ranks", "a gold row needs the right ranks")
+        if rater is not None:
+            raise FieldError("ranks", "a row with a rater needs their ranks")
+        return {}
+    ranks = row["ranks"]
+    if not isinstance(ranks, list) or len(ranks) != count or count == 0:
+        raise FieldError("ranks", f"must be a list as long as candidates ({count})")
+    for place, rank in enumerate(ranks):
+        _integer(f"ranks.{place}", rank, 1, count)
+    if min(ranks) != 1:
+        raise FieldError("ranks", "no candidate has rank 1, the best")
+    if not gold and rater is None:
+        raise FieldError("rater", "ranks need a rater, or gold: true")
+    return {"ranks": list(ranks), "gold": gold, "rater": None if gold else rater}
+
+
+def _pair(row: dict[str, Any], common: dict[str, Any], max_bytes: int) -> PromptRow:
+    """`{prompt, chosen, rejected}`, or two transcripts: a task with one imported ranking."""
+    for name in ("chosen", "rejected"):
+        if name not in row:
+            raise FieldError(name, "is missing")
+    for name in ("candidates", "ranks", "gold"):
+        if name in row:
+            raise FieldError(name, "does not go together with chosen and rejected")
+    rater = _text("rater", row.get("rater", DEFAULT_RATER), 200)
+    metadata = dict(common.pop("metadata"))
+    if "prompt" in row:
+        messages = _messages("prompt", row["prompt"], max_bytes)
+        _ends_with_user("prompt", messages)
+        texts = [_response(name, row[name], max_bytes) for name in ("chosen", "rejected")]
+    elif isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
+        for name in ("chosen", "rejected"):
+            _text(name, row[name], max_bytes, empty=True)
+        try:
+            messages, *texts, early = split_pair(row["chosen"], row["rejected"])
+        except InvalidInput as error:
+            raise FieldError("chosen", error.message) from None
+        if early:
+            metadata["parts_early"] = True
+    else:
+        messages, texts = _common_messages(row, max_bytes)
+    return PromptRow(
+        messages=messages,
+        candidates=[CandidateRow(text) for text in texts],
+        ranks=[1, 2],
+        rater=rater,
+        metadata=metadata,
+        **common,
+    )
+
+
+def _common_messages(row: dict[str, Any], max_bytes: int) -> tuple[list[dict[str, str]], list[str]]:
+    """Two conversations that differ in their last turn alone."""
+    one, other = (_messages(name, row[name], max_bytes) for name in ("chosen", "rejected"))
+    if one[:-1] != other[:-1]:
+        raise FieldError("rejected", "must differ from chosen in the last message alone")
+    _ends_with_user("chosen", one[:-1])
+    for name, messages in (("chosen", one), ("rejected", other)):
+        if messages[-1]["role"] != "assistant":
+            raise FieldError(name, "must end with an assistant's message")
+    return one[:-1], [one[-1]["content"], other[-1]["content"]]
+
+
+def _response(name: str, value: Any, max_bytes: int) -> str:
+    if isinstance(value, list):
+        messages = _messages(name, value, max_bytes)
+        if len(messages) != 1 or messages[0]["role"] != "assistant":
+            raise FieldError(name, "beside a prompt it must be one assistant's message")
+        return messages[0]["content"]
+    return _text(name, value, max_bytes, empty=True)
+
+
+def _messages(name: str, value: Any, max_bytes: int) -> list[dict[str, str]]:
+    if isinstance(value, str):
+        return [{"role": "user", "content": _text(name, value, max_bytes)}]
+    if not isinstance(value, list) or not value:
+        raise FieldError(name, "must be a string or a list of messages")
+    messages = []
+    total = 0
+    for place, message in enumerate(value):
+        where = f"{name}.{place}"
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+            raise FieldError(where, "must be an object with role and content")
+        if message["role"] not in ROLES:
+            raise FieldError(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+        content = _text(f"{where}.content", message["content"], max_bytes, empty=True)
+        total += len(content.encode())
+        messages.append({"role": message["role"], "content": content})
+    if total > max_bytes:
+        raise FieldError(name, f"is larger than {max_bytes:,} bytes")
+    return messages
+
+
+def _ends_with_user(name: str, messages: list[dict[str, str]]) -> None:
+    if not messages or messages[-1]["role"] != "user":
+        raise FieldError(name, "must end with a user's message")
+    if not messages[-1]["content"].strip():
+        raise FieldError(name, "its last message is empty")
+
+
+def _candidates(value: Any, max_bytes: int) -> list[CandidateRow]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not 2 <= len(value) <= MOST_CANDIDATES:
+        raise FieldError("candidates", f"must be a list of 2 to {MOST_CANDIDATES}")
+    candidates = []
+    for place, item in enumerate(value):
+        where = f"candidates.{place}"
+        if isinstance(item, str):
+            candidates.append(CandidateRow(_text(where, item, max_bytes)))
+            continue
+        if not isinstance(item, dict) or "text" not in item or set(item) - {"text", "policy"}:
+            raise FieldError(where, "must be a string or an object with text and policy")
+        policy = item.get("policy")
+        candidates.append(
+            CandidateRow(
+                _text(f"{where}.text", item["text"], max_bytes),
+                None if policy is None else _text(f"{where}.policy", policy, 200),
+            )
+        )
+    return candidates
+
+
+def _text(name: str, value: Any, max_bytes: int, *, empty: bool = False) -> str:
+    if not isinstance(value, str):
+        raise FieldError(name, "must be a string")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise FieldError(name, "holds half a surrogate pair, which is no character") from None
+    if size > max_bytes:
+        raise FieldError(name, f"is larger than {max_bytes:,} bytes ({size:,})")
+    if "\x00" in value:
+        raise FieldError(name, "contains the character NUL, which PostgreSQL cannot store")
+    if not empty and not value.strip():
+        raise FieldError(name, "is empty")
+    return value
+
+
+def _external_id(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return _text("id", value, 200)
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise FieldError(name, "must be a whole number")
+    if not low <= value <= high:
+        raise FieldError(name, f"must be between {low:,} and {high:,}")
+    return value
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FieldError("metadata", "must be an object")
+    _check_storable(value, 0)
+    return value
+
+
+def _check_storable(value: Any, depth: int) -> None:
+    """Refuse what JSONB cannot hold: NUL, half surrogates, endless depth."""
+    if depth > DEEPEST:
+        raise FieldError("metadata", f"is nested deeper than {DEEPEST}")
+    if isinstance(value, str):
+        _text("metadata", value, 1 << 20, empty=True)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise FieldError("metadata", "holds a number that is not finite")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_storable(str(key), depth)
+            _check_storable(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_storable(item, depth + 1)

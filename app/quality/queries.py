@@ -1,0 +1,95 @@
+"""Selects of the quality room."""
+
+import uuid
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.accounts.models import Kind, User
+from app.policies.models import Policy
+from app.prompts.models import Candidate
+from app.rating.models import Comparison, Ranking
+
+
+async def list_judged_pairs(
+    session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
+) -> Sequence[Any]:
+    """(task, rater, position of the better, position of the worse, margin) of every comparison."""
+    better, worse = aliased(Candidate), aliased(Candidate)
+    rows = await session.execute(
+        select(
+            Ranking.task_id,
+            Ranking.rater_id,
+            better.position.label("better"),
+            worse.position.label("worse"),
+            Comparison.margin,
+        )
+        .join(Comparison, Comparison.ranking_id == Ranking.id)
+        .join(User, User.id == Ranking.rater_id)
+        .join(better, better.id == Comparison.better_id)
+        .join(worse, worse.id == Comparison.worse_id)
+        .where(Ranking.project_id == project_id, User.kind.in_(kinds))
+        .order_by(Ranking.task_id, Ranking.id)
+    )
+    return rows.all()
+
+
+async def list_rater_figures(
+    session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
+) -> Sequence[Any]:
+    """(rater, name, kind, rankings, median seconds, last ranking) of each rater."""
+    rows = await session.execute(
+        select(
+            User.id,
+            User.name,
+            User.email,
+            User.kind,
+            func.count().label("rankings"),
+            func.percentile_cont(0.5).within_group(Ranking.seconds).label("median_seconds"),
+            func.max(Ranking.created_at).label("last_at"),
+        )
+        .join(Ranking, Ranking.rater_id == User.id)
+        .where(Ranking.project_id == project_id, User.kind.in_(kinds))
+        .group_by(User.id)
+        .order_by(func.count().desc(), User.id)
+    )
+    return rows.all()
+
+
+async def list_policy_pairs(
+    session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
+) -> Sequence[Any]:
+    """(ranking, winner's policy, loser's policy, margin) of every pair of two known policies."""
+    better, worse = aliased(Candidate), aliased(Candidate)
+    rows = await session.execute(
+        select(
+            Comparison.ranking_id,
+            better.policy_id.label("winner"),
+            worse.policy_id.label("loser"),
+            Comparison.margin,
+        )
+        .join(Ranking, Ranking.id == Comparison.ranking_id)
+        .join(User, User.id == Ranking.rater_id)
+        .join(better, better.id == Comparison.better_id)
+        .join(worse, worse.id == Comparison.worse_id)
+        .where(
+            Ranking.project_id == project_id,
+            User.kind.in_(kinds),
+            better.policy_id.is_not(None),
+            worse.policy_id.is_not(None),
+            better.policy_id != worse.policy_id,
+        )
+        .order_by(Comparison.ranking_id, Comparison.better_id, Comparison.worse_id)
+    )
+    return rows.all()
+
+
+async def list_policies_by_id(
+    session: AsyncSession, ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, str]:
+    """The names of these policies."""
+    rows = await session.execute(select(Policy.id, Policy.name).where(Policy.id.in_(ids)))
+    return dict(rows.all())

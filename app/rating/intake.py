@@ -1,0 +1,143 @@
+"""Intake: rows of the import format become prompts, tasks, imported rankings and jobs for the worker.
+
+A row's way depends on what it brings: without candidates it is queued for the worker; with candidates it
+is a task at once; with a rater's ranks it carries an imported ranking as well, which counts as one
+rater's and fills one of the task's slots (a task whose overlap is filled by imported rankings asks
+nobody); with `gold: true` its ranks are the right answer, hidden from raters.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.models import User
+from app.accounts.service import get_or_create_imported_rater, record
+from app.db.types import uuid7
+from app.generation.service import enqueue
+from app.policies.service import get_policy
+from app.projects.models import Project
+from app.prompts import service as prompts
+from app.prompts.parse import PromptRow, RowError
+from app.prompts.schemas import ImportReport, RowErrorOut
+from app.rating.models import Ranking, Task
+from app.rating.service import store_comparisons
+
+# Rows in one statement: large enough to make round trips rare, small enough for 65,535 parameters.
+BATCH = 1000
+
+
+async def import_prompts(
+    session: AsyncSession,
+    project: Project,
+    rows: Iterable[PromptRow | RowError],
+    *,
+    source: str,
+    actor: uuid.UUID | None,
+    wanted: int | None = None,
+    policies: Sequence[str] = (),
+) -> ImportReport:
+    """Import the right rows and report the wrong ones, in the session's transaction.
+
+    `wanted` candidates (the project's number where None) are written by `policies` (the project's where
+    empty) for prompts that bring none. Raises NotFound for an unknown policy.
+    """
+    chosen = [await get_policy(session, name) for name in policies]
+    batch = await prompts.start_import(session, project, source=source, actor=actor)
+    report = ImportReport()
+    waiting: list[PromptRow] = []
+    queued = 0
+    raters: dict[str, User] = {}
+
+    async def flush() -> int:
+        added = await prompts.add_prompts(
+            session,
+            project,
+            waiting,
+            import_id=batch.id,
+            wanted=wanted,
+            policy_ids=[policy.id for policy in chosen],
+        )
+        report.accepted += len(added)
+        report.duplicates += len(waiting) - len(added)
+        waiting.clear()
+        await _open_tasks(session, project, [each for each in added if each[2]], raters)
+        return sum(not ids for _, _, ids in added)
+
+    for row in rows:
+        if isinstance(row, RowError):
+            report.rejected.append(RowErrorOut(line=row.line, field=row.field, message=row.message))
+            continue
+        waiting.append(row)
+        if len(waiting) >= BATCH:
+            queued += await flush()
+    queued += await flush()
+    batch.accepted, batch.duplicates = report.accepted, report.duplicates
+    batch.rejected = [error.model_dump() for error in report.rejected[:100]]
+    batch.rejected_count = len(report.rejected)
+    await record(
+        session,
+        actor,
+        "prompts.import",
+        project.slug,
+        source=source,
+        accepted=report.accepted,
+        rejected=len(report.rejected),
+    )
+    if queued:
+        await enqueue(session, project.id, queued)
+    await session.flush()
+    return report
+
+
+async def _open_tasks(
+    session: AsyncSession,
+    project: Project,
+    added: Sequence[tuple[PromptRow, uuid.UUID, list[uuid.UUID]]],
+    raters: dict[str, User],
+) -> None:
+    if not added:
+        return
+    tasks, rankings = [], []
+    pairs: dict[uuid.UUID, dict[uuid.UUID, int]] = {}
+    for row, prompt_id, ids in added:
+        ranks = dict(zip(ids, row.ranks, strict=True)) if row.ranks else None
+        imported = ranks is not None and not row.gold
+        task_id = uuid7()
+        tasks.append(
+            {
+                "id": task_id,
+                "project_id": project.id,
+                "prompt_id": prompt_id,
+                "priority": row.priority,
+                "overlap": project.overlap,
+                "open_slots": max(0, project.overlap - imported),
+                "gold": row.gold,
+                "gold_ranks": {str(each): rank for each, rank in ranks.items()}
+                if ranks and row.gold
+                else None,
+            }
+        )
+        if ranks is None or row.gold:
+            continue
+        assert row.rater is not None
+        if row.rater not in raters:
+            raters[row.rater] = await get_or_create_imported_rater(session, row.rater)
+        ranking_id = uuid7()
+        pairs[ranking_id] = ranks
+        rankings.append(
+            {
+                "id": ranking_id,
+                "project_id": project.id,
+                "task_id": task_id,
+                "rater_id": raters[row.rater].id,
+                "ranks": {str(each): rank for each, rank in ranks.items()},
+                "presented": ids,
+                "imported": True,
+            }
+        )
+    await session.execute(insert(Task), tasks)
+    if rankings:
+        await session.execute(insert(Ranking), rankings)
+        await store_comparisons(session, pairs)

@@ -1,0 +1,180 @@
+"""Tasks, assignments (leases), rankings and comparisons.
+
+States of an assignment, and what moves it from one to the next:
+
+| from      | event                              | to        | the task's slot                      |
+| --------- | ---------------------------------- | --------- | ------------------------------------ |
+| (none)    | a rater leases the task            | leased    | taken: the lowest free number        |
+| leased    | the ranking arrives                | submitted | kept for good                        |
+| leased    | the rater skips                    | skipped   | free again                           |
+| leased    | the lease runs out                 | expired   | free again                           |
+| expired   | the same rater leases it again     | leased    | taken                                |
+| expired   | a late ranking, a slot still free  | submitted | taken, and kept                      |
+| expired   | a late ranking, no slot free       | extra     | none: an extra ranking, marked       |
+
+`submitted`, `skipped` and `extra` are final: a repeated submit changes nothing. The database holds
+the rules: one assignment for each task and rater, one holder for each slot, one lease for each rater
+and project, and a task's count of open slots never below zero nor above its overlap.
+"""
+
+import uuid
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db.base import Base
+from app.db.types import CreatedAt, Id, JsonObject, Moment, choice
+
+
+class Task(Base):
+    """A prompt with its candidates, waiting for `overlap` different raters."""
+
+    __tablename__ = "tasks"
+
+    id: Mapped[Id]
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    prompt_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("prompts.id", ondelete="CASCADE"), unique=True
+    )
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    overlap: Mapped[int]
+    open_slots: Mapped[int]
+    gold: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # {candidate_id: rank}, what a gold task's answer should be.
+    gold_ranks: Mapped[dict[str, int] | None] = mapped_column(JSONB)
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        CheckConstraint("open_slots BETWEEN 0 AND overlap", name="open_slots"),
+        CheckConstraint("overlap >= 0", name="overlap"),
+        Index(
+            "ix_tasks_open",
+            "project_id",
+            text("priority DESC"),
+            "id",
+            postgresql_where=text("open_slots > 0"),
+        ),
+    )
+
+
+class AssignmentState(StrEnum):
+    """Where an assignment stands; the module's docstring has the transitions."""
+
+    LEASED = "leased"
+    SUBMITTED = "submitted"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    EXTRA = "extra"
+
+
+class Assignment(Base):
+    """One rater's hold on one task, with the order in which they see the candidates."""
+
+    __tablename__ = "assignments"
+
+    id: Mapped[Id]
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    state: Mapped[AssignmentState] = mapped_column(choice(AssignmentState))
+    slot: Mapped[int | None]
+    # Candidate ids in the order shown, shuffled with `seed`.
+    presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    guideline_version: Mapped[int]
+    leased_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    finished_at: Mapped[Moment | None]
+    skip_reason: Mapped[str | None] = mapped_column(Text)
+    # What the rater has put down so far; survives a reload and an expired lease.
+    draft: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+    __table_args__ = (
+        UniqueConstraint("task_id", "rater_id"),
+        CheckConstraint(
+            "(slot IS NOT NULL) = (state IN ('leased', 'submitted'))", name="slot_is_held"
+        ),
+        Index("uq_assignments_slot", "task_id", "slot", unique=True),
+        Index(
+            "uq_assignments_one_lease",
+            "project_id",
+            "rater_id",
+            unique=True,
+            postgresql_where=text("state = 'leased'"),
+        ),
+        Index(
+            "ix_assignments_expiry",
+            "project_id",
+            "expires_at",
+            postgresql_where=text("state = 'leased'"),
+        ),
+        Index("ix_assignments_rater", "rater_id", text("leased_at DESC")),
+    )
+
+
+class Ranking(Base):
+    """What one rater said of one task's candidates. Written once."""
+
+    __tablename__ = "rankings"
+
+    id: Mapped[Id]
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    assignment_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("assignments.id", ondelete="CASCADE"), unique=True
+    )
+    rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    # {candidate_id: rank}; 1 is best, equal ranks are ties.
+    ranks: Mapped[dict[str, int]] = mapped_column(JSONB)
+    presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    axes: Mapped[JsonObject]
+    flags: Mapped[list[str]] = mapped_column(ARRAY(String(64)), default=list, server_default="{}")
+    rationale: Mapped[str | None] = mapped_column(Text)
+    rewrite: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float | None]
+    guideline_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    # Came after its slot had gone to somebody else: kept, and marked.
+    extra: Mapped[bool] = mapped_column(default=False, server_default="false")
+    imported: Mapped[bool] = mapped_column(default=False, server_default="false")
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        UniqueConstraint("task_id", "rater_id"),
+        Index("ix_rankings_project_id_id", "project_id", "id"),
+        Index("ix_rankings_rater_id_id", "rater_id", "id"),
+        CheckConstraint("seconds >= 0", name="seconds"),
+    )
+
+
+class Comparison(Base):
+    """One pair of a ranking: `better` over `worse`, or a tie of the two (margin 0)."""
+
+    __tablename__ = "comparisons"
+
+    ranking_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("rankings.id", ondelete="CASCADE"), primary_key=True
+    )
+    better_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
+    worse_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
+    # How many ranks apart: 0 is a tie.
+    margin: Mapped[int]
+
+    __table_args__ = (
+        CheckConstraint("margin >= 0", name="margin"),
+        CheckConstraint("better_id <> worse_id", name="two_candidates"),
+        Index("ix_comparisons_better_id", "better_id"),
+        Index("ix_comparisons_worse_id", "worse_id"),
+    )

@@ -1,0 +1,101 @@
+"""One typed settings object, read from environment variables."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Every setting, its environment variable (`PLACKETT_` + its name, in capitals) and default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PLACKETT_", populate_by_name=True, extra="ignore", frozen=True
+    )
+
+    database_url: str | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="A PostgreSQL server; unset, the embedded one in the data directory is used.",
+    )
+    data_dir: Path = Field(
+        default=Path(".plackett"),
+        description="Where the embedded database, exports, runs and local models live.",
+    )
+    base_url: str = Field(
+        default="http://127.0.0.1:8000",
+        description="The address that links in messages start with.",
+    )
+    secure_cookies: bool = Field(
+        default=False, description="Send cookies over HTTPS only; set it behind a TLS proxy."
+    )
+    session_days: int = Field(default=14, ge=1, description="How long a sign-in lasts, in days.")
+    max_request_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1024, description="The largest request body, in bytes."
+    )
+    max_prompt_bytes: int = Field(
+        default=256 * 1024,
+        ge=1024,
+        description="The largest prompt or candidate, in bytes of UTF-8.",
+    )
+    pool_size: int = Field(default=10, ge=1, description="Database connections for each process.")
+    generation_batch: int = Field(
+        default=8, ge=1, description="How many prompts a worker takes at a time."
+    )
+    generation_attempts: int = Field(
+        default=5, ge=1, description="How often a prompt is tried before it is marked failed."
+    )
+    generation_timeout: float = Field(
+        default=120.0, gt=0, description="Seconds to wait for one answer of a model's server."
+    )
+    trainer_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where training runs of the worker compute."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="How log lines are written to stderr."
+    )
+    node_modules: Path = Field(
+        default=CHECKOUT / "node_modules",
+        description="Where the browser's libraries are installed (npm).",
+    )
+
+    @field_validator("data_dir", "node_modules")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not value.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+            raise ValueError(
+                "DATABASE_URL must start with postgresql:// (no other database is supported)"
+            )
+        return value
+
+    @property
+    def exports_dir(self) -> Path:
+        """Where the files of exports are kept, a directory for each."""
+        return self.data_dir / "exports"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where training runs write, a directory for each."""
+        return self.data_dir / "runs"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where models that we make ourselves (the demo's) are kept."""
+        return self.data_dir / "models"
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,223 @@
+"""The job that carries out a training run: the trainer as a process of its own, followed from its files.
+
+The application never imports the trainer; they meet in the export that goes in and the run directory that
+comes out. Metrics are copied into the database, so that every app process can show them.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from procrastinate import Blueprint, RetryStrategy
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.datasets.models import Export
+from app.db.engine import SessionMaker
+from app.db.types import utc_now
+from app.policies.models import Policy
+from app.settings import CHECKOUT, Settings
+from app.training import queries
+from app.training.models import Run, RunMetric, RunState, Stage
+from app.training.service import ENDED, register_result
+
+log = structlog.get_logger(__name__)
+
+TRAINER = (sys.executable, "-m", "trainer")
+POLL_SECONDS = 1.0
+# From the polite signal to the other one: time to write a checkpoint.
+GRACE_SECONDS = 30.0
+
+
+def create_jobs(
+    *, sessions: SessionMaker, settings: Settings, trainer: Sequence[str] = TRAINER
+) -> Blueprint:
+    """The training room's jobs."""
+    blueprint = Blueprint()
+
+    # A worker that is stopped, or dies, leaves a checkpoint; the next try resumes from it.
+    @blueprint.task(
+        name="run",
+        queue="training",
+        lock="training",
+        retry=RetryStrategy(max_attempts=3, wait=5, retry_exceptions={Interrupted}),
+    )
+    async def run(run_id: str) -> None:
+        """Carry out one run."""
+        await Follower(sessions, settings, trainer, uuid.UUID(run_id)).follow()
+
+    return blueprint
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The worker was told to stop while a run was under way: it goes on later."""
+
+
+@dataclass
+class Follower:
+    """Starts the trainer for one run and follows it to its end."""
+
+    sessions: SessionMaker
+    settings: Settings
+    trainer: Sequence[str]
+    run_id: uuid.UUID
+
+    async def follow(self) -> None:
+        """Start, follow, record the end. Raises Interrupted where the worker has to stop."""
+        prepared = await self._prepare()
+        if prepared is None:
+            return
+        command, folder = prepared
+        folder.mkdir(parents=True, exist_ok=True)
+        log.info("a run starts", run=str(self.run_id), command=command[2:])
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+        with (folder / "trainer.log").open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=CHECKOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        try:
+            cancelled = await self._watch(process, folder)
+        except asyncio.CancelledError:
+            await stop(process)
+            raise Interrupted from None
+        await self._copy_metrics(folder)
+        await self._finish(folder, process.returncode or 0, cancelled)
+
+    async def _prepare(self) -> tuple[list[str], Path] | None:
+        async with self.sessions() as session:
+            run = await queries.get_run_for_update(session, self.run_id)
+            if run is None or run.state in ENDED:
+                return None
+            folder = self.settings.runs_dir / str(run.id)
+            run.state = RunState.RUNNING
+            run.started_at = run.started_at or utc_now()
+            run.path = str(folder)
+            command = await self._command(session, run, folder)
+            await session.commit()
+        return command, folder
+
+    async def _command(self, session: AsyncSession, run: Run, folder: Path) -> list[str]:
+        export = await session.get_one(Export, run.export_id)
+        base = await session.get_one(Policy, run.base_policy_id)
+        command = [
+            *self.trainer,
+            run.stage.value,
+            *("--data", str(export.path), "--model", base.model, "--out", str(folder)),
+            *("--device", self.settings.trainer_device),
+        ]
+        if run.stage is Stage.PPO:
+            assert run.reward_run_id is not None
+            reward = await session.get_one(Run, run.reward_run_id)
+            command += ["--reward", str(Path(reward.path or "") / "model")]
+        for name, value in run.config.get("flags", {}).items():
+            command += [f"--{name}", str(value)]
+        if any((folder / "checkpoints").glob("*")):
+            command.append("--resume")
+        return command
+
+    async def _watch(self, process: asyncio.subprocess.Process, folder: Path) -> bool:
+        """Follow the process; whether it was cancelled."""
+        cancelled = False
+        while True:
+            try:
+                await asyncio.wait_for(asyncio.shield(process.wait()), POLL_SECONDS)
+            except TimeoutError:
+                pass
+            else:
+                return cancelled
+            wanted = await self._copy_metrics(folder)
+            if wanted and not cancelled:
+                cancelled = True
+                await stop(process)
+
+    async def _copy_metrics(self, folder: Path) -> bool:
+        """Store new lines of metrics.jsonl; whether somebody wants the run cancelled."""
+        async with self.sessions() as session:
+            known = await queries.count_metrics(session, self.run_id)
+            lines = read_metrics(folder / "metrics.jsonl")
+            rows = [
+                {"run_id": self.run_id, "line": number, "data": data}
+                for number, data in enumerate(lines)
+                if number >= known
+            ]
+            for start in range(0, len(rows), 1000):
+                await session.execute(
+                    insert(RunMetric).on_conflict_do_nothing(), rows[start : start + 1000]
+                )
+            run = await session.get_one(Run, self.run_id)
+            if lines:
+                run.step = int(lines[-1].get("step", run.step))
+            if run.total_steps is None:
+                run.total_steps = read_json(folder / "config.json").get("total_steps")
+            wanted = run.cancel_requested
+            await session.commit()
+            return wanted
+
+    async def _finish(self, folder: Path, code: int, cancelled: bool) -> None:
+        async with self.sessions() as session:
+            run = await queries.get_run_for_update(session, self.run_id)
+            assert run is not None
+            run.finished_at = utc_now()
+            if cancelled:
+                run.state = RunState.CANCELLED
+            elif code != 0:
+                run.state = RunState.FAILED
+                run.error = last_line(folder / "trainer.log") or f"exit code {code}"
+            else:
+                run.state = RunState.SUCCEEDED
+                run.result = read_json(folder / "result.json")
+                await register_result(session, run, folder / "model")
+            log.info("a run ended", run=str(run.id), state=run.state.value, error=run.error)
+            await session.commit()
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Ask the process to end, with time for a checkpoint; then make it."""
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics file; one that is being written waits for the next look."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(errors="replace").rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line.strip()]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; an empty one where the file is not there yet."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log: the trainer explains a failure in one."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1][:2000] if lines else ""

@@ -1,0 +1,228 @@
+"""Training runs through the API, and the researcher's pages of them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import ValidationError
+
+from app.accounts.guards import Researcher, Session
+from app.datasets.models import Export, ExportState
+from app.datasets.queries import list_exports
+from app.errors import InvalidInput, PlackettError
+from app.policies.models import Backend, Policy
+from app.policies.queries import list_policies
+from app.projects.models import Project
+from app.projects.queries import list_projects
+from app.projects.service import get_project
+from app.training import queries, service
+from app.training.models import Run, RunState, Stage
+from app.training.schemas import RunIn, RunOut
+from app.web.pages import PageOf, see_other
+from app.web.templates import PageContext, render
+
+api = APIRouter(prefix="/api/v1", tags=["training"])
+router = APIRouter(include_in_schema=False)
+
+# The settings that the form offers, with what they do.
+OFFERED = {
+    "steps": "How many updates; empty: the trainer's own choice",
+    "lr": "Learning rate",
+    "batch-size": "Rankings, or episodes, in each update",
+    "kl-coef": "PPO: the price of moving away from the reference, in reward for each nat",
+    "response-length": "PPO: the longest response, in tokens",
+    "seed": "Seed of everything random",
+}
+LOG_LINES = 40
+
+
+@api.post("/projects/{slug}/runs", status_code=202)
+async def start_run(slug: str, wanted: RunIn, session: Session, researcher: Researcher) -> RunOut:
+    """Start a training run."""
+    project = await get_project(session, slug)
+    run = await service.start_run(session, project, wanted, actor=researcher.id)
+    await session.commit()
+    return RunOut.model_validate(run)
+
+
+@api.get("/runs/{run_id}")
+async def get_run(run_id: uuid.UUID, session: Session, _: Researcher) -> RunOut:
+    """Where a run stands, and its result."""
+    return RunOut.model_validate(await service.get_run(session, run_id))
+
+
+@api.get("/runs/{run_id}/metrics")
+async def get_metrics(
+    run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
+) -> list[dict[str, Any]]:
+    """A run's metrics, one object a step; `after` leaves out the first lines, counted from 0."""
+    run = await service.get_run(session, run_id)
+    return [metric.data for metric in await service.list_metrics(session, run, after=after)]
+
+
+@api.post("/runs/{run_id}/cancel", status_code=202)
+async def cancel_run(run_id: uuid.UUID, session: Session, researcher: Researcher) -> RunOut:
+    """Ask a run to stop."""
+    run = await service.get_run(session, run_id)
+    await service.request_cancel(session, run, actor=researcher.id)
+    await session.commit()
+    return RunOut.model_validate(run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsPage(PageContext):
+    """All runs, and the form for another."""
+
+    runs: PageOf[tuple[Run, Project]]
+    projects: Sequence[Project]
+    exports: Sequence[tuple[Export, Project]]
+    policies: Sequence[Policy]
+    rewards: Sequence[tuple[Run, Project]]
+    stages: Sequence[Stage]
+    offered: dict[str, str]
+    values: dict[str, Any]
+    error: PlackettError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPage(PageContext):
+    """One run."""
+
+    run: Run
+    project: Project
+    export: Export
+    base: Policy
+    policy: Policy | None
+    log: str
+    live: bool
+    figures: Sequence[tuple[str, Any]]
+
+
+async def _runs_page(
+    request: Request,
+    session: Session,
+    *,
+    page: int = 1,
+    values: dict[str, Any] | None = None,
+    error: PlackettError | None = None,
+) -> Response:
+    rows = await queries.list_runs(session, limit=25, offset=(page - 1) * 25)
+    exports = await list_exports(session, limit=100)
+    context = RunsPage(
+        title="Runs",
+        runs=PageOf(
+            [(run, project) for run, project in rows], page, await queries.count_runs(session), 25
+        ),
+        projects=await list_projects(session),
+        exports=[(export, each) for export, each in exports if export.state is ExportState.READY],
+        policies=[
+            policy
+            for policy in await list_policies(session)
+            if policy.backend is Backend.TRANSFORMERS and policy.retired_at is None
+        ],
+        rewards=[(run, project) for run, project in await queries.list_reward_runs(session)],
+        stages=list(Stage),
+        offered=OFFERED,
+        values=values or {},
+        error=error,
+    )
+    return render(request, "training/runs.html", context, status=error.status if error else 200)
+
+
+@router.get("/research/runs")
+async def runs_page(
+    request: Request, session: Session, _: Researcher, page: Annotated[int, Query(ge=1)] = 1
+) -> Response:
+    """The list."""
+    return await _runs_page(request, session, page=page)
+
+
+@router.post("/research/runs")
+async def start_from_form(request: Request, session: Session, researcher: Researcher) -> Response:
+    """Start a run from the form's fields; empty ones are left to the trainer."""
+    form = {name: str(value) for name, value in (await request.form()).items()}
+    try:
+        wanted = _from_form(form)
+        project = await get_project(session, form.get("project", ""))
+        run = await service.start_run(session, project, wanted, actor=researcher.id)
+    except PlackettError as error:
+        await session.rollback()
+        return await _runs_page(request, session, values=form, error=error)
+    await session.commit()
+    return see_other(request, f"/research/runs/{run.id}")
+
+
+def _from_form(form: dict[str, str]) -> RunIn:
+    given = {name: form[name] for name in OFFERED if form.get(name, "").strip()}
+    chosen = {name: form[name] for name in ("export", "policy", "reward", "name") if form.get(name)}
+    if form.get("stage") != Stage.PPO.value:
+        chosen.pop("reward", None)
+    try:
+        return RunIn.model_validate(
+            {**chosen, "stage": form.get("stage"), "serve": "serve" in form, "config": given}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = str(first["loc"][-1]) if first["loc"] else "form"
+        raise InvalidInput(first["msg"], place=place) from None
+
+
+@router.get("/research/runs/{run_id}")
+async def run_page(
+    request: Request, run_id: uuid.UUID, session: Session, _: Researcher
+) -> Response:
+    """One run; while it is under way the page follows it."""
+    run = await service.get_run(session, run_id)
+    context = RunPage(
+        title=f"{run.stage.value} run",
+        run=run,
+        project=await session.get_one(Project, run.project_id),
+        export=await session.get_one(Export, run.export_id),
+        base=await session.get_one(Policy, run.base_policy_id),
+        policy=await session.get(Policy, run.policy_id) if run.policy_id else None,
+        log=read_log(run),
+        live=run.state in (RunState.QUEUED, RunState.RUNNING),
+        figures=list_figures(run.result or {}),
+    )
+    return render(request, "training/run.html", context)
+
+
+@router.get("/research/runs/{run_id}/metrics")
+async def metrics_for_page(
+    run_id: uuid.UUID, session: Session, researcher: Researcher, after: int = -1
+) -> list[dict[str, Any]]:
+    """The metrics, for a signed-in browser's curves."""
+    return await get_metrics(run_id, session, researcher, after)
+
+
+@router.post("/research/runs/{run_id}/cancel")
+async def cancel_from_form(
+    request: Request, run_id: uuid.UUID, session: Session, researcher: Researcher
+) -> Response:
+    """Ask the run to stop."""
+    run = await service.get_run(session, run_id)
+    await service.request_cancel(session, run, actor=researcher.id)
+    await session.commit()
+    return see_other(request, f"/research/runs/{run.id}", notice="The run has been told to stop.")
+
+
+def read_log(run: Run) -> str:
+    """The end of the trainer's own log, where this machine has it."""
+    path = Path(run.path or "") / "trainer.log"
+    if not run.path or not path.is_file():
+        return ""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+
+def list_figures(result: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A result's plain figures, flattened: (`test.accuracy`, 0.78)."""
+    figures: list[tuple[str, Any]] = []
+    for name, value in result.items():
+        if isinstance(value, dict):
+            figures += [(f"{name}.{inner}", each) for inner, each in list_figures(value)]
+        elif isinstance(value, int | float | str | bool) or value is None:
+            figures.append((name, value))
+    return figures

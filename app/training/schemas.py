@@ -1,0 +1,70 @@
+"""The shapes of training runs at the edge."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.projects.schemas import Name
+from app.training.models import RunState, Stage
+
+
+class TrainerFlags(BaseModel):
+    """The trainer's flags that a run may set; each is passed on as `--its-name`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    lr: float | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=None, ge=8)
+    seed: int | None = Field(default=None, ge=0)
+    kl_coef: float | None = Field(default=None, ge=0)
+    response_length: int | None = Field(default=None, ge=1)
+
+
+class RunIn(BaseModel):
+    """A run that is asked for. What is left out is chosen as the comments say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: Stage
+    # The project's newest ready export.
+    export: uuid.UUID | None = None
+    # The project's first local policy that still serves.
+    policy: str | None = None
+    # For ppo: the project's newest succeeded reward run.
+    reward: uuid.UUID | None = None
+    # The name of the policy that comes of it: "<slug>-<stage>-<number>".
+    name: Name | None = None
+    # Whether that policy takes the place of the one it came from in the project's next generation.
+    serve: bool = True
+    config: TrainerFlags = Field(default_factory=TrainerFlags)
+
+
+class RunOut(BaseModel):
+    """A run, as the API tells it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: uuid.UUID
+    stage: Stage
+    state: RunState
+    export_id: uuid.UUID
+    base_policy_id: uuid.UUID
+    reward_run_id: uuid.UUID | None
+    policy_id: uuid.UUID | None
+    config: dict[str, Any]
+    step: int
+    total_steps: int | None
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None

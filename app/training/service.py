@@ -1,0 +1,171 @@
+"""Training runs: starting them, following them, registering what they make."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.service import record
+from app.datasets.models import Export, ExportState
+from app.datasets.queries import find_newest_ready_export
+from app.datasets.service import get_export
+from app.db.queue import defer
+from app.errors import Conflict, InvalidInput, NotFound
+from app.generation.service import enqueue_waiting
+from app.policies.models import Backend, Policy
+from app.policies.queries import find_policy, list_project_policies
+from app.policies.schemas import PolicyIn
+from app.policies.service import get_policy, register_policy, set_project_policies
+from app.projects.models import Project
+from app.training import queries
+from app.training.models import Run, RunMetric, RunState, Stage
+from app.training.schemas import RunIn
+
+ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+async def start_run(
+    session: AsyncSession, project: Project, wanted: RunIn, *, actor: uuid.UUID | None
+) -> Run:
+    """A queued run, and the job that carries it out.
+
+    Raises NotFound or Conflict, naming what is missing: an export that is ready, a local policy to
+    start from, a reward model to climb.
+    """
+    export = await _choose_export(session, project, wanted)
+    base = await _choose_base(session, project, wanted)
+    reward = await _choose_reward(session, project, wanted)
+    run = Run(
+        project_id=project.id,
+        stage=wanted.stage,
+        export_id=export.id,
+        base_policy_id=base.id,
+        reward_run_id=reward.id if reward else None,
+        config={
+            "flags": wanted.config.model_dump(by_alias=True, exclude_none=True),
+            "name": wanted.name,
+            "serve": wanted.serve,
+        },
+        created_by=actor,
+    )
+    if wanted.name and await find_policy(session, wanted.name) is not None:
+        raise Conflict(f"There is already a policy {wanted.name!r}", place="name")
+    session.add(run)
+    await session.flush()
+    await record(session, actor, "run.start", project.slug, stage=wanted.stage.value)
+    await defer(session, "training:run", queue="training", arguments={"run_id": str(run.id)})
+    return run
+
+
+async def _choose_export(session: AsyncSession, project: Project, wanted: RunIn) -> Export:
+    if wanted.export is None:
+        export = await find_newest_ready_export(session, project.id)
+        if export is None:
+            raise Conflict(
+                "The project has no export that is ready: make one first", place="export"
+            )
+        return export
+    export = await get_export(session, wanted.export)
+    if export.project_id != project.id:
+        raise NotFound("The project has no such export", place="export")
+    if export.state is not ExportState.READY:
+        raise Conflict(f"The export is {export.state.value}", place="export")
+    return export
+
+
+async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -> Policy:
+    if wanted.policy is not None:
+        policy = await get_policy(session, wanted.policy)
+        if policy.backend is not Backend.TRANSFORMERS:
+            raise InvalidInput(
+                f"{policy.name!r} is not a local model; only those can be trained", place="policy"
+            )
+        return policy
+    serving = await list_project_policies(session, project.id)
+    local = [policy for policy in serving if policy.backend is Backend.TRANSFORMERS]
+    if not local:
+        raise Conflict("The project has no local policy to start from", place="policy")
+    return local[0]
+
+
+async def _choose_reward(session: AsyncSession, project: Project, wanted: RunIn) -> Run | None:
+    if wanted.stage is not Stage.PPO:
+        if wanted.reward is not None:
+            raise InvalidInput("only ppo takes a reward model", place="reward")
+        return None
+    if wanted.reward is None:
+        reward = await queries.find_newest_reward_run(session, project.id)
+        if reward is None:
+            raise Conflict("The project has no reward model: train one first", place="reward")
+        return reward
+    reward = await get_run(session, wanted.reward)
+    if reward.stage is not Stage.REWARD or reward.state is not RunState.SUCCEEDED:
+        raise Conflict("That run is no reward model that succeeded", place="reward")
+    return reward
+
+
+async def get_run(session: AsyncSession, run_id: uuid.UUID) -> Run:
+    """The run. Raises NotFound."""
+    run = await session.get(Run, run_id)
+    if run is None:
+        raise NotFound("There is no such run", place="run")
+    return run
+
+
+async def request_cancel(session: AsyncSession, run: Run, *, actor: uuid.UUID | None) -> None:
+    """Ask a run to stop. One that waits stops at once; one that runs writes a checkpoint first."""
+    locked = await queries.get_run_for_update(session, run.id)
+    assert locked is not None
+    if locked.state in ENDED:
+        raise Conflict(f"The run has {locked.state.value} already", place="run")
+    locked.cancel_requested = True
+    if locked.state is RunState.QUEUED:
+        locked.state = RunState.CANCELLED
+    await record(session, actor, "run.cancel", str(run.id))
+    await session.flush()
+
+
+async def list_metrics(session: AsyncSession, run: Run, *, after: int = -1) -> Sequence[RunMetric]:
+    """The run's metrics after this line."""
+    return await queries.list_metrics(session, run.id, after=after)
+
+
+async def register_result(session: AsyncSession, run: Run, model: Path) -> Policy | None:
+    """Register what a succeeded run made as a policy, and let it serve if the run says so.
+
+    A reward model is no policy: it cannot speak.
+    """
+    if run.stage is Stage.REWARD:
+        return None
+    project = await session.get_one(Project, run.project_id)
+    base = await session.get_one(Policy, run.base_policy_id)
+    name = run.config.get("name") or await _free_name(session, project, run)
+    policy = await register_policy(
+        session,
+        PolicyIn(
+            name=name,
+            backend=Backend.TRANSFORMERS,
+            model=str(model),
+            notes={"stage": run.stage.value},
+        ),
+        parent=base,
+        run_id=run.id,
+        actor=run.created_by,
+    )
+    run.policy_id = policy.id
+    if run.config.get("serve", True):
+        serving = await list_project_policies(session, project.id)
+        others = [each for each in serving if each.id != base.id]
+        await set_project_policies(session, project, [policy, *others], actor=run.created_by)
+        await enqueue_waiting(session, project.id)
+    return policy
+
+
+async def _free_name(session: AsyncSession, project: Project, run: Run) -> str:
+    number = await queries.count_runs(session, project.id)
+    while True:
+        name = f"{project.slug}-{run.stage.value}-{number}"
+        if await find_policy(session, name) is None:
+            return name
+        number += 1

@@ -1,0 +1,148 @@
+"""The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from app.errors import InvalidInput, NotSignedIn, PlackettError, Unavailable
+from app.web.templates import PageContext, render
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorPage(PageContext):
+    """What an error's page tells."""
+
+    status: int
+    message: str
+    place: str | None
+    details: Sequence[Mapping[str, Any]]
+    reference: str | None = None
+
+
+def problem(error: PlackettError, *, reference: str | None = None) -> JSONResponse:
+    """The error as a problem document (RFC 9457)."""
+    body: dict[str, Any] = {
+        "type": f"urn:plackett:error:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.message,
+    }
+    if error.place:
+        body["place"] = error.place
+    if error.details:
+        body["errors"] = error.details
+    if reference:
+        body["reference"] = reference
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse(body, error.status, headers=headers, media_type="application/problem+json")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the caller is a program rather than a person with a browser."""
+    return request.url.path.startswith("/api/") or "text/html" not in request.headers.get(
+        "accept", "text/html"
+    )
+
+
+def respond(request: Request, error: PlackettError, *, reference: str | None = None) -> Response:
+    """The error, in the form that fits whoever asked."""
+    if wants_json(request) and "hx-request" not in request.headers:
+        return problem(error, reference=reference)
+    if isinstance(error, NotSignedIn):
+        target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        from urllib.parse import quote
+
+        address = "/sign-in" + (f"?next={quote(target)}" if request.method == "GET" else "")
+        if "hx-request" in request.headers:
+            return Response(status_code=204, headers={"HX-Redirect": address})
+        return RedirectResponse(address, status_code=303)
+    page = ErrorPage(
+        title=error.title,
+        status=error.status,
+        message=error.message,
+        place=error.place,
+        details=error.details,
+        reference=reference,
+    )
+    fragment = "hx-request" in request.headers
+    return render(
+        request,
+        "web/error_fragment.html" if fragment else "web/error.html",
+        page,
+        status=error.status,
+    )
+
+
+def from_validation(error: RequestValidationError) -> InvalidInput:
+    """FastAPI's own findings, with the place of each as people write it: `body.axes.0.name`."""
+    details = [
+        {
+            "field": ".".join(str(part) for part in found["loc"] if part != "body") or "body",
+            "message": found["msg"],
+        }
+        for found in error.errors()
+    ]
+    first = details[0] if details else {"field": "body", "message": "is not valid"}
+    return InvalidInput(first["message"], place=first["field"], details=details)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error that can leave a route come out in one shape."""
+
+    @app.exception_handler(PlackettError)
+    async def ours(request: Request, error: PlackettError) -> Response:
+        return respond(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return respond(request, from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        ours = PlackettError(str(error.detail))
+        ours.status = error.status_code
+        ours.code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http")
+        ours.title = {404: "There is nothing here", 405: "That cannot be done here"}.get(
+            error.status_code, "That request cannot be carried out"
+        )
+        if error.status_code == 404:
+            ours.message = f"No page or call has the address {request.url.path}"
+        return respond(request, ours)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(PoolTimeout)
+    async def database_down(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer", error=str(error).split("\n", 1)[0])
+        down = Unavailable(
+            "The database does not answer. Nothing of this request was stored; try again.",
+            place="database",
+        )
+        return respond(request, down)
+
+    @app.exception_handler(DBAPIError)
+    async def database_error(request: Request, error: DBAPIError) -> Response:
+        # A server that is being shut down or restarted cuts connections with class 57 errors.
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or state.startswith(("57P", "08")):
+            return await database_down(request, error)
+        return await unexpected(request, error)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        reference = uuid.uuid4().hex[:12]
+        log.exception("an unexpected error", reference=reference, path=request.url.path)
+        wrong = PlackettError("Something went wrong on our side. It has been written to the log.")
+        wrong.status, wrong.code, wrong.title = 500, "internal", "Something went wrong"
+        return respond(request, wrong, reference=reference)

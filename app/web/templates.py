@@ -1,0 +1,115 @@
+"""Templates: one environment, and pages whose context is a typed class."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import Request, Response
+from fastapi.templating import Jinja2Templates
+from jinja2 import StrictUndefined
+from markupsafe import Markup
+
+from app.settings import CHECKOUT, Settings
+from app.web.csrf import csrf_token, set_csrf_cookie
+from app.web.markdown import render_markdown
+from app.web.people import get_person
+
+# The browser's libraries: what a page asks for, and where npm puts it.
+VENDOR = {
+    "htmx.js": "htmx.org/dist/htmx.min.js",
+    "sortable.js": "sortablejs/Sortable.min.js",
+    "uplot.js": "uplot/dist/uPlot.iife.min.js",
+    "uplot.css": "uplot/dist/uPlot.min.css",
+}
+
+
+# A sentence that the page before left for this one ("The import has started.").
+NOTICE_COOKIE = "plackett_notice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageContext:
+    """What every page's template gets; a page's own class adds its fields."""
+
+    title: str
+
+
+@lru_cache
+def asset_url(name: str) -> str:
+    """The address of a file in static/, with its hash, so that browsers may keep it for ever."""
+    digest = hashlib.sha256((CHECKOUT / "static" / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?v={digest}"
+
+
+def vendor_url(name: str) -> str:
+    """The address of an installed library of the browser's."""
+    if name not in VENDOR:
+        raise KeyError(f"{name} is not one of {sorted(VENDOR)}")
+    return f"/vendor/{name}"
+
+
+def moment(value: datetime | None) -> Markup:
+    """A moment, in UTC for machines; the page's script shows it in the reader's own time."""
+    if value is None:
+        return Markup("–")
+    value = value.astimezone(UTC)
+    return Markup('<time datetime="{}" data-local>{}</time>').format(
+        value.isoformat(timespec="seconds"), value.strftime("%Y-%m-%d %H:%M UTC")
+    )
+
+
+def number(value: float | int | None, digits: int = 3) -> str:
+    """A figure for people: thousands parted, as many decimals as asked for."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    return f"{value:.{digits}f}"
+
+
+def get_notice(request: Request) -> str | None:
+    """The sentence that the page before left, shown once."""
+    text = request.cookies.get(NOTICE_COOKIE)
+    return unquote(text)[:500] if text else None
+
+
+def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
+    """The environment. An undefined name is an error, not an empty string."""
+    templates = Jinja2Templates(directory=folder)
+    environment = templates.env
+    environment.undefined = StrictUndefined
+    environment.trim_blocks = True
+    environment.lstrip_blocks = True
+    environment.globals.update(asset_url=asset_url, vendor_url=vendor_url, csrf_token=csrf_token)
+    environment.globals.update(get_person=get_person, get_notice=get_notice)
+    environment.filters.update(markdown=render_markdown, moment=moment, number=number)
+    return templates
+
+
+@lru_cache
+def _templates() -> Jinja2Templates:
+    return create_templates()
+
+
+def render(
+    request: Request,
+    name: str,
+    context: PageContext,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A page or a fragment, from its template and its typed context."""
+    values: dict[str, Any] = {field.name: getattr(context, field.name) for field in fields(context)}
+    response = _templates().TemplateResponse(
+        request, name, values, status_code=status, headers=headers
+    )
+    settings: Settings = request.app.state.settings
+    set_csrf_cookie(request, response, secure=settings.secure_cookies)
+    if NOTICE_COOKIE in request.cookies:
+        response.delete_cookie(NOTICE_COOKIE)
+    return response

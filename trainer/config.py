@@ -1,0 +1,137 @@
+"""Configurations: frozen, typed, complete when built; read from flags and, under them, a TOML file."""
+
+import argparse
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.errors import UsageError
+
+
+def flag(default: Any, text: str, **more: Any) -> Any:
+    """A field with its help text; `...` makes it required."""
+    metadata = {"help": text, **more}
+    if default is ...:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every training stage takes."""
+
+    data: str = flag(..., "an export directory, or a file of rankings, comparisons or HH pairs")
+    model: str = flag(..., "the model to start from: a path or an id")
+    out: str = flag(..., "the run directory to write")
+    steps: int | None = flag(None, "updates to make [default: what --epochs comes to]")
+    epochs: float = flag(1.0, "passes over the data")
+    batch_size: int = flag(16, "examples in an update")
+    lr: float | None = flag(None, "learning rate [default: the stage's, by model size]")
+    max_length: int = flag(
+        512, "tokens of prompt and response together; longer prompts lose their start"
+    )
+    seed: int = flag(0, "seed of everything random")
+    device: str = flag("auto", "auto, cpu or cuda")
+    resume: bool = flag(False, "go on from the newest checkpoint in --out")
+    checkpoint_every: int = flag(50, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes, naming the flag."""
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.max_length < 8:
+            raise UsageError(f"--max-length must be at least 8, not {self.max_length}")
+        if self.epochs <= 0:
+            raise UsageError(f"--epochs must be above 0, not {self.epochs}")
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(f"--lr must be above 0, not {self.lr}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, it is {self.seed}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"--device must be auto, cpu or cuda, not {self.device!r}")
+
+
+Config = TypeVar("Config")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UsageError(message)
+
+
+def parse(kind: type[Config], argv: list[str], *, stage: str, example: str) -> Config:
+    """The configuration of a stage, from its flags. Raises UsageError naming what is wrong."""
+    assert dataclasses.is_dataclass(kind)
+    doc = (kind.__doc__ or "").strip()
+    parser = _Parser(
+        prog=f"python -m trainer {stage}",
+        description=doc,
+        epilog=f"Example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", help="a TOML file with the same names; flags win over it")
+    hints = typing.get_type_hints(kind)
+    for each in dataclasses.fields(kind):
+        name = f"--{each.name.replace('_', '-')}"
+        plain = _plain(hints[each.name])
+        text = str(each.metadata.get("help", "")).replace("%", "%%")
+        if each.default not in (dataclasses.MISSING, None, False) and "default" not in text:
+            text += f" [default: {each.default}]"
+        if plain is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(name, type=plain, metavar=plain.__name__.upper(), help=text)
+    given = vars(parser.parse_args(argv))
+    file = given.pop("config", None)
+    values = {**(_read_toml(Path(file), hints) if file else {}), **given}
+    missing = [
+        each.name
+        for each in dataclasses.fields(kind)
+        if each.default is dataclasses.MISSING and each.name not in values
+    ]
+    if missing:
+        raise UsageError(f"--{missing[0].replace('_', '-')} is needed; see --help")
+    return typing.cast(Config, kind(**values))
+
+
+def _plain(hint: Any) -> type:
+    """`int` of `int | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    return typing.cast(type, hint)
+
+
+def _read_toml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    values = {}
+    for key, given in found.items():
+        value = given
+        name = key.replace("-", "_")
+        if name not in hints:
+            raise UsageError(f"--config {path}: there is no setting {key!r}")
+        plain = _plain(hints[name])
+        if plain is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not plain:
+            raise UsageError(f"--config {path}: {key} must be of type {plain.__name__}")
+        values[name] = value
+    return values
+
+
+def default_lr(base: float, base_parameters: float, parameters: int) -> float:
+    """A learning rate for a model of this size, from one that is known to work at another.
+
+    Smaller models bear larger steps; the inverse square root of the parameter count fits the published
+    settings from 100 million to 10 billion parameters well enough to start from.
+    """
+    return float(base * (base_parameters / max(parameters, 1)) ** 0.5)

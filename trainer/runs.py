@@ -1,0 +1,259 @@
+"""The run directory: what was asked, what happened at each step, and where to go on from.
+
+`config.json`, `metrics.jsonl`, `checkpoints/`, `model/`, `report.html`, `result.json`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from trainer import __version__
+from trainer.config import TrainingConfig
+from trainer.errors import Stopped, TrainerError, UsageError
+
+# The newest and the one before it, in case a kill cut the newest's disk short.
+KEPT_CHECKPOINTS = 2
+# Flags that may differ when a run goes on: they change nothing of the numbers.
+FREE_TO_CHANGE = ("out", "resume", "checkpoint_every")
+
+
+class Run:
+    """A training run and its directory.
+
+    Use it as a context: SIGTERM and SIGINT then let the step that is under way end, a checkpoint is
+    written, and Stopped is raised.
+    """
+
+    def __init__(self, stage: str, config: TrainingConfig, facts: dict[str, Any]) -> None:
+        self.stage = stage
+        self.config = config
+        self.folder = Path(config.out)
+        self.total_steps = 0
+        self.start = 0
+        self._stop = False
+        self._facts = facts
+        self._metrics: Any = None
+
+    def open(self, total_steps: int) -> dict[str, Any] | None:
+        """Make (or find again) the directory; the state to resume from, if any.
+
+        Raises UsageError where a run is there already and --resume was not said, and TrainerError where
+        the checkpoint is another run's.
+        """
+        self.total_steps = total_steps
+        description = self._describe()
+        file = self.folder / "config.json"
+        state = None
+        if file.exists():
+            if not self.config.resume:
+                raise UsageError(f"--out {self.folder}: holds a run already; say --resume to go on")
+            self._check_same(json.loads(file.read_text()), description)
+            state = self._newest_checkpoint()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, description)
+        self.start = int(state["step"]) if state else 0
+        self._keep_metrics_until(self.start)
+        self._metrics = (self.folder / "metrics.jsonl").open("a")
+        return state
+
+    def _describe(self) -> dict[str, Any]:
+        import transformers
+
+        return {
+            "stage": self.stage,
+            "config": dataclasses.asdict(self.config),
+            "total_steps": self.total_steps,
+            "versions": {
+                "plackett": __version__,
+                "python": sys.version.split()[0],
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+            "threads": torch.get_num_threads(),
+            **self._facts,
+        }
+
+    def _check_same(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        for name, value in before.get("config", {}).items():
+            if name not in FREE_TO_CHANGE and now["config"].get(name) != value:
+                raise TrainerError(
+                    f"{self.folder}: its checkpoint is of another run: {name} was {value!r}, "
+                    f"is {now['config'].get(name)!r}"
+                )
+        for name in ("stage", "data_hash", "model_hash", "total_steps"):
+            if before.get(name) != now.get(name):
+                raise TrainerError(
+                    f"{self.folder}: its checkpoint is of another run: {name} differs"
+                )
+
+    def _newest_checkpoint(self) -> dict[str, Any] | None:
+        for folder in sorted((self.folder / "checkpoints").glob("step-*"), reverse=True):
+            try:
+                # Written by this program: it holds tensors and plain numbers alone.
+                state: dict[str, Any] = torch.load(
+                    folder / "state.pt", map_location="cpu", weights_only=True
+                )
+            except (OSError, RuntimeError, EOFError):
+                continue  # cut short by a kill: the one before it is whole
+            return state
+        return None
+
+    def _keep_metrics_until(self, step: int) -> None:
+        """Forget metrics of steps that will be made again."""
+        file = self.folder / "metrics.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # the last line, cut short by a kill
+            if row["step"] <= step:
+                kept.append(line)
+        fresh = file.with_suffix(".new")
+        fresh.write_text("".join(f"{line}\n" for line in kept))
+        fresh.rename(file)
+
+    def steps(self) -> Iterator[int]:
+        """The numbers of the steps to make, from 1; shows progress, and stops when asked to."""
+        for step in progress(self.start + 1, self.total_steps, self.stage):
+            yield step
+            if self._stop:
+                raise Stopped(f"stopped after step {step}; go on with --resume")
+
+    def log(self, step: int, **figures: float) -> None:
+        """One line of metrics.jsonl, on disk at once. Raises TrainerError for a loss that is no number."""
+        for name, value in figures.items():
+            if name == "loss" and not math.isfinite(value):
+                raise TrainerError(f"step {step}: the loss is {value}; try a smaller --lr")
+        row = {"step": step, **{name: round(float(value), 8) for name, value in figures.items()}}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+
+    def wants_checkpoint(self, step: int) -> bool:
+        """Whether the state after this step should be saved."""
+        return self._stop or step % self.config.checkpoint_every == 0 or step == self.total_steps
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state beside its place and rename it: there is never half a checkpoint."""
+        folder = self.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        fresh = folder / ".new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        torch.save({**state, "step": step}, fresh / "state.pt")
+        with (fresh / "state.pt").open("rb") as file:
+            os.fsync(file.fileno())
+        place = folder / f"step-{step:08d}"
+        shutil.rmtree(place, ignore_errors=True)
+        fresh.rename(place)
+        for old in sorted(folder.glob("step-*"))[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All metrics so far."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").open()]
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json, and print it as the last line on stdout."""
+        write_json(self.folder / "result.json", result)
+        print(json.dumps(result))  # noqa: T201 - the interface
+
+    def __enter__(self) -> "Run":
+        self._before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+        for each in self._before:
+            try:
+                signal.signal(each, self._ask_to_stop)
+            except ValueError:  # not the main thread: whoever started it stops it otherwise
+                self._before = {}
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _ask_to_stop(self, *_: int | FrameType | None) -> None:
+        self._stop = True
+
+
+def progress(first: int, last: int, what: str) -> Iterator[int]:
+    """Count, with a bar on a terminal and a line now and then elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        for step in range(first, last + 1):
+            yield step
+            if step == last or step % max(1, last // 10) == 0:
+                print(f"{what}: step {step} of {last}", file=sys.stderr, flush=True)  # noqa: T201
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=last, completed=first - 1)
+        for step in range(first, last + 1):
+            yield step
+            bar.update(task, completed=step)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its place and rename it."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    fresh.rename(path)
+
+
+def hash_model_files(path: str) -> str:
+    """SHA-256 over a model's weight and configuration files; of the id itself where it is no path."""
+    digest = hashlib.sha256()
+    folder = Path(path)
+    if not folder.is_dir():
+        digest.update(path.encode())
+    for file in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if file.is_file():
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def batches(count: int, size: int, *, seed: int, step: int) -> list[int]:
+    """The examples of a step (from 1): epochs follow each other, each in an order of its own.
+
+    It depends on nothing but its arguments, so that a resumed run sees what it would have seen.
+    """
+    chosen: list[int] = []
+    place = (step - 1) * size
+    while len(chosen) < size:
+        epoch, offset = divmod(place + len(chosen), count)
+        stream = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=stream).tolist()
+        chosen += order[offset : offset + size - len(chosen)]
+    return chosen
+
+
+def linear_to_zero(step: int, total: int, *, warmup: int = 0) -> float:
+    """The share of the learning rate at a step (from 1): up over the warm-up, then down to 0."""
+    if step <= warmup:
+        return step / warmup
+    return max(0.0, (total - step + 1) / max(total - warmup, 1))
