@@ -69,8 +69,8 @@ KINDS: tuple[Kind, ...] = (
 )
 
 NAMES: dict[Gender, tuple[str, ...]] = {
-    "she": ("Mia", "Tilly", "Nora", "Ruby", "Ada", "Lily", "Rosa", "Greta"),
-    "he": ("Tom", "Oscar", "Finn", "Max", "Leo", "Otto", "Sam", "Hugo"),
+    "she": ("Mia", "Tilly", "Nora", "Ruby", "Ada", "Greta"),
+    "he": ("Tom", "Oscar", "Finn", "Max", "Leo", "Otto"),
 }
 
 TRAITS: tuple[str, ...] = (
@@ -127,22 +127,14 @@ OBJECTS: tuple[str, ...] = (
     "kite",
     "key",
     "lantern",
-    "map",
     "drum",
     "bell",
     "umbrella",
-    "shell",
-    "button",
     "letter",
-    "mirror",
     "hat",
-    "whistle",
-    "coin",
     "feather",
     "ring",
     "book",
-    "spoon",
-    "scarf",
     "clock",
 )
 
