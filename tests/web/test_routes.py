@@ -1,0 +1,144 @@
+"""Who may do what is decided by the server, for every route that there is."""
+
+import re
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.models import Role
+from app.main import ROUTERS
+from tests.factories.accounts import bearer, create_user
+
+OPEN = {"/", "/sign-in", "/sign-in/{token}"}
+SOME_ID = "01234567-89ab-7def-8123-456789abcdef"
+
+
+def all_routes() -> list[tuple[str, str]]:
+    return sorted(
+        (method, route.path)
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.path not in OPEN
+        for method in route.methods or ()
+    )
+
+
+def allowed(path: str) -> set[Role]:
+    """The written rule: admins everything; raters rate; researchers export, train and measure."""
+    if path.startswith(("/rate", "/api/v1/assignments")) or path.endswith("/assignments"):
+        return {Role.ADMIN, Role.RATER}
+    if path.startswith("/research") or re.search(r"/(exports|runs|quality|leaderboard)\b", path):
+        return {Role.ADMIN, Role.RESEARCHER}
+    if path.startswith(("/account", "/sign-out")) or path.endswith("/progress"):
+        return set(Role)
+    if path == "/api/v1/policies":
+        return {Role.ADMIN, Role.RESEARCHER}
+    if path in ("/api/v1/projects", "/api/v1/projects/{slug}"):
+        return set(Role)
+    return {Role.ADMIN}
+
+
+ADMIN_ONLY = {("POST", "/api/v1/projects"), ("POST", "/api/v1/policies")}
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_every_route_refuses_whoever_may_not(
+    client: httpx.AsyncClient, session: AsyncSession, role: Role
+) -> None:
+    headers = await bearer(session, await create_user(session, role))
+    assert len(all_routes()) > 50
+    for method, path in all_routes():
+        address = path.replace("{slug}", "none").replace("{name}", "none")
+        address = re.sub(r"\{\w+\}", SOME_ID, address)
+        answer = await client.request(method, address, headers=headers)
+        may = role in allowed(path) and ((method, path) not in ADMIN_ONLY or role is Role.ADMIN)
+        assert (answer.status_code != 403) is may, (method, path, role, answer.status_code)
+        assert answer.status_code < 500, (method, path, answer.text)
+
+
+async def test_nobody_gets_nowhere(client: httpx.AsyncClient) -> None:
+    for method, path in all_routes():
+        address = re.sub(r"\{\w+\}", SOME_ID, path)
+        answer = await client.request(method, address, headers={"Accept": "text/html"})
+        if path.startswith("/api/"):
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["www-authenticate"] == "Bearer"
+        elif method == "GET":
+            assert answer.status_code == 303, (method, path)
+            assert answer.headers["location"].startswith("/sign-in?next=")
+        else:  # a form without a session has no token to show either
+            assert answer.status_code in (303, 403), (method, path)
+
+
+async def test_every_answer_carries_the_security_headers(client: httpx.AsyncClient) -> None:
+    for path in ("/sign-in", "/api/v1/projects", "/no-such-page", "/healthz"):
+        headers = (await client.get(path)).headers
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe-inline" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_body_over_the_limit_is_refused(
+    app: FastAPI, client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    headers = await bearer(session, await create_user(session, Role.ADMIN))
+    limit = app.state.settings.max_request_bytes
+    answer = await client.post(
+        "/api/v1/projects/x/prompts",
+        headers={**headers, "Content-Length": str(limit + 1), "Content-Type": "application/json"},
+        content=b"[]",
+    )
+    assert answer.status_code == 413
+    assert answer.json()["place"] == "body"
+
+
+async def test_a_database_that_is_down_is_unavailable_and_said_so(app: FastAPI) -> None:
+    from app.db.engine import create_engine, create_sessions
+
+    app.state.engine = create_engine("postgresql://nobody@127.0.0.1:9/none")
+    app.state.sessions = create_sessions(app.state.engine)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        ready = await client.get("/readyz", headers={"Accept": "application/json"})
+        assert (ready.status_code, ready.json()["place"]) == (503, "database")
+        call = await client.get("/api/v1/projects", headers={"Authorization": "Bearer x"})
+        assert (call.status_code, call.json()["place"]) == (503, "database")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+def test_the_apis_description_has_every_call(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    wanted = {
+        ("post", "/api/v1/projects"),
+        ("post", "/api/v1/projects/{slug}/prompts"),
+        ("post", "/api/v1/projects/{slug}/assignments"),
+        ("put", "/api/v1/assignments/{assignment_id}/ranking"),
+        ("post", "/api/v1/assignments/{assignment_id}/skip"),
+        ("get", "/api/v1/projects/{slug}/progress"),
+        ("get", "/api/v1/projects/{slug}/quality"),
+        ("get", "/api/v1/projects/{slug}/leaderboard"),
+        ("post", "/api/v1/projects/{slug}/exports"),
+        ("get", "/api/v1/exports/{export_id}"),
+        ("get", "/api/v1/exports/{export_id}/files/{name}"),
+        ("post", "/api/v1/projects/{slug}/runs"),
+        ("get", "/api/v1/runs/{run_id}"),
+        ("get", "/api/v1/runs/{run_id}/metrics"),
+    }
+    assert {(m, p) for m, p in wanted if m not in paths.get(p, {})} == set()
+
+
+async def test_hostile_markdown_does_no_harm() -> None:
+    from app.web.markdown import render_markdown
+
+    hostile = "<script>x</script> [a](javascript:alert(1)) ![i](http://x/y.png) <b onclick=1>b</b>"
+    html = str(render_markdown(hostile))
+    assert "<script" not in html
+    assert "javascript:" not in re.sub(r"\(javascript:[^)]*\)", "", html)
+    assert "<img" not in html
+    assert "<b " not in html
+    assert "<strong>bold</strong>" in str(render_markdown("**bold**"))
+    assert "<table>" in str(render_markdown("| a |\n| --- |\n| 1 |"))
