@@ -28,26 +28,23 @@ LAST_USED_STEP = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class SignedIn:
-    """The person behind a request (app.web.people.Person)."""
+    """The person behind a request (app.web.people.Person).
+
+    Plain values beside the row: a page that tells of an error is rendered after a rollback, when the row
+    can no longer be read.
+    """
 
     user: User
+    id: uuid.UUID
+    display_name: str
+    role: Role
     csrf_token: str
     via: Literal["session", "token"]
 
-    @property
-    def id(self) -> uuid.UUID:
-        """The person's id."""
-        return self.user.id
-
-    @property
-    def display_name(self) -> str:
-        """What the header calls them."""
-        return self.user.display_name
-
-    @property
-    def role(self) -> Role:
-        """What they may do."""
-        return self.user.role
+    @classmethod
+    def of(cls, user: User, csrf_token: str, via: Literal["session", "token"]) -> "SignedIn":
+        """What a page's furniture needs of a user."""
+        return cls(user, user.id, user.display_name, user.role, csrf_token, via)
 
 
 async def identify(
@@ -65,13 +62,13 @@ async def identify(
             if found.last_used_at is None or now - found.last_used_at > LAST_USED_STEP:
                 found.last_used_at = now
                 await session.commit()
-            request.state.person = SignedIn(found.user, "", "token")
+            request.state.person = SignedIn.of(found.user, "", "token")
         return
     cookie = request.cookies.get(SESSION_COOKIE)
     if cookie:
         live = await queries.get_live_session(session, hash_token(cookie), utc_now())
         if live is not None:
-            request.state.person = SignedIn(live.user, live.csrf_token, "session")
+            request.state.person = SignedIn.of(live.user, live.csrf_token, "session")
 
 
 def require(*roles: Role) -> Callable[[Request], Awaitable[User]]:
