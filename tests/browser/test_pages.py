@@ -1,0 +1,174 @@
+"""Every page of every role, in both themes, wide and narrow: axe finds nothing, nothing scrolls sideways."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, expect
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts import service as accounts
+from app.accounts.guards import SESSION_COOKIE
+from app.accounts.models import Role
+from app.projects.models import Project
+from app.settings import CHECKOUT
+from tests.browser.conftest import Site, sign_in
+from tests.factories.accounts import PASSWORD, create_user
+from tests.factories.projects import create_policy, create_project
+from tests.factories.rating import create_tasks
+
+AXE = (CHECKOUT / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@dataclass
+class Furnished:
+    """A project with something to see, and a session token for each role."""
+
+    project: Project
+    slug: str
+    tokens: dict[Role, str]
+
+
+@pytest.fixture
+async def furnished(session: AsyncSession) -> Furnished:
+    slug = f"p-{uuid.uuid4().hex[:8]}"
+    project = await create_project(
+        session,
+        slug=slug,
+        guidelines="# Rules\n\nBe *fair*.",
+        axes=[{"name": "helpful", "question": "How helpful is it?", "min": 1, "max": 5}],
+    )
+    await create_policy(session)
+    await create_tasks(session, project, 3)
+    await create_tasks(session, project, 2, candidates=0)
+    await create_tasks(session, project, 1, candidates=2, ranks=[1, 2], rater="ann")
+    tokens = {}
+    for role in Role:
+        user = await create_user(session, role)
+        tokens[role] = await accounts.create_session(session, user, days=1)
+    await session.commit()
+    return Furnished(project, slug, tokens)
+
+
+PAGES = [
+    (Role.RATER, "/rate"),
+    (Role.RATER, "/rate/{slug}"),
+    (Role.RATER, "/rate/{slug}/guidelines"),
+    (Role.RATER, "/rate/history"),
+    (Role.RATER, "/account"),
+    (Role.ADMIN, "/admin/projects"),
+    (Role.ADMIN, "/admin/projects/new"),
+    (Role.ADMIN, "/admin/projects/{slug}"),
+    (Role.ADMIN, "/admin/projects/{slug}/prompts"),
+    (Role.ADMIN, "/admin/projects/{slug}/generation"),
+    (Role.ADMIN, "/admin/projects/{slug}/settings"),
+    (Role.ADMIN, "/admin/policies"),
+    (Role.ADMIN, "/admin/people"),
+    (Role.ADMIN, "/admin/audit"),
+    (Role.RESEARCHER, "/research/exports"),
+    (Role.RESEARCHER, "/research/runs"),
+    (Role.RATER, "/no-such-page"),
+]
+
+
+@pytest.fixture(params=[("light", 1440), ("dark", 390)], ids=["wide-light", "phone-dark"])
+async def screen(request: pytest.FixtureRequest, browser: Browser) -> AsyncIterator[BrowserContext]:
+    theme, width = request.param
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True
+    )
+    yield context
+    await context.close()
+
+
+async def test_pages_are_accessible_and_fit(
+    site: Site, furnished: Furnished, screen: BrowserContext
+) -> None:
+    page = await screen.new_page()
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    findings = []
+    for role, path in PAGES:
+        cookie = {"name": SESSION_COOKIE, "value": furnished.tokens[role], "url": site.address}
+        await screen.add_cookies([cookie])  # type: ignore[list-item]
+        address = path.replace("{slug}", furnished.slug)
+        answer = await page.goto(site.address + address)
+        assert answer
+        assert answer.status == (404 if "no-such" in path else 200), path
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+        await page.evaluate(AXE)
+        found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        findings += [
+            (path, each["id"], [node["html"][:120] for node in each["nodes"][:3]])
+            for each in found["violations"]
+        ]
+    assert findings == []
+
+
+async def test_an_admin_sets_up_a_project_and_invites_somebody(
+    session: AsyncSession, page: Page, site: Site, browser: Browser
+) -> None:
+    admin = await create_user(session, Role.ADMIN, password=PASSWORD)
+    await session.commit()
+    await sign_in(page, site, admin.email)
+    assert page.url.endswith("/admin/projects")
+    slug = f"new-{uuid.uuid4().hex[:8]}"
+    await page.goto(f"{site.address}/admin/projects/new")
+    await page.fill("#name", "A new project")
+    await page.fill("#slug", slug)
+    await page.fill("#guidelines", "Be kind.")
+    await page.click("text=Make the project")
+    await expect(page.locator("h1")).to_have_text("A new project")
+    rows = '{"prompt": "Why?", "candidates": ["a", "b"]}\n{"prompt": 1}\n'
+    upload = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": rows.encode()}
+    await page.set_input_files("#file", upload)  # type: ignore[arg-type]
+    await page.click("text=Import")
+    await expect(page.locator(".notice")).to_contain_text("1 accepted")
+    await expect(page.locator(".notice")).to_contain_text("line 2, prompt")
+    await page.click("button:has-text('Pause')")
+    await expect(page.locator(".badge.warn")).to_have_text("paused")
+    await page.goto(f"{site.address}/admin/people")
+    address = f"{uuid.uuid4().hex[:8]}@example.org"
+    await page.fill("#email", address)
+    await page.click("text=Make a sign-in link")
+    link = str(await page.inner_text(".secret"))
+    elsewhere = await browser.new_context()
+    guest = await elsewhere.new_page()
+    await guest.goto(site.address + link[link.index("/sign-in/") :])
+    await guest.click("button:has-text('Sign in')")
+    await guest.wait_for_url("**/rate**")
+    await guest.goto(site.address + link[link.index("/sign-in/") :])
+    await guest.click("main button:has-text('Sign in')")
+    await expect(guest.locator(".notice.bad")).to_contain_text("used already")
+    await elsewhere.close()
+
+
+async def test_a_researcher_makes_an_export_and_downloads_it(
+    session: AsyncSession, page: Page, site: Site, furnished: Furnished
+) -> None:
+    researcher = await create_user(session, Role.RESEARCHER, password=PASSWORD)
+    await session.commit()
+    await sign_in(page, site, researcher.email)
+    assert page.url.endswith("/research/exports")
+    details = page.locator("details.panel")
+    if await details.get_attribute("open") is None:
+        await page.click("text=Make an export")
+    await page.select_option("#project", furnished.slug)
+    await page.fill("#name", "mine")
+    await page.click("button:has-text('Make it')")
+    await expect(page.locator(".badge.good")).to_have_text("ready", timeout=20_000)
+    await expect(page.locator("article")).to_contain_text("Known biases".lower(), ignore_case=True)
+    async with page.expect_download() as download:
+        await page.click("a:has-text('comparisons.train.jsonl')")
+    assert (await (await download.value).path()).exists()
+
+
+async def test_a_role_lands_at_home_and_is_refused_elsewhere(
+    session: AsyncSession, page: Page, site: Site
+) -> None:
+    rater = await create_user(session, password=PASSWORD)
+    await session.commit()
+    await sign_in(page, site, rater.email)
+    assert "/rate" in page.url
+    await page.goto(f"{site.address}/admin/people")
+    await expect(page.locator("h1")).to_have_text("Your role does not allow this")
