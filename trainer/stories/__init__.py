@@ -11,6 +11,7 @@ import json
 import random
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from trainer.stories import compose
@@ -68,7 +69,7 @@ def unmet_requests(attributes: dict[str, str], text: str) -> list[str]:
     """
     lowered = text.lower()
     words = count_words(text)
-    met = {
+    met: dict[str, Callable[[str], bool]] = {
         "kind": lambda kind: _has_word(lowered, kind),
         "name": lambda name: _has_word(text, name),
         "plot": lambda plot: any(cue in lowered for cue in _CUES[plot]),
