@@ -239,7 +239,7 @@ PLOTS: tuple[Plot, ...] = (
         setups=(
             "One day there was a great race, and {hero} wanted to win it.",
             "{hero} had never won a race, so {he} trained every day.",
-            "The whole town came to see {hero} run in the big race.",
+            "The whole town came to see {him} run in the big race.",
         ),
         lines=(
             '"I am as fast as lightning!" {hero} shouted.',
@@ -451,7 +451,7 @@ PLOTS: tuple[Plot, ...] = (
             "{hero} practised a little speech all the way.",
         ),
         helpers=(
-            '"I would give anything for such a {object}," said {a_helper}.',
+            '"I would give anything for that {object}," said {a_helper}.',
             '{a_helper} smiled and said, "The best gift is a small one."',
         ),
         turns={
@@ -473,7 +473,7 @@ PLOTS: tuple[Plot, ...] = (
             ),
             "bedtime": (
                 "The {object} was put by the fire, and grandmother told a story.",
-                "A soft thank you was the last thing {hero} heard that day.",
+                "A soft good night was the last thing {hero} heard that day.",
             ),
         },
         morals=(
@@ -489,7 +489,7 @@ PLOTS: tuple[Plot, ...] = (
         setups=(
             "One day {hero} had to carry {an_object} over the hills.",
             "{hero} had promised to bring {an_object} to the queen.",
-            "A dying wizard asked {hero} to take {an_object} to the sea.",
+            "{hero} told a dying wizard that {he} would take {an_object} to the sea.",
         ),
         lines=(
             '"A promise is a promise," {hero} said.',
