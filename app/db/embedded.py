@@ -319,18 +319,23 @@ def _reachable_binaries(binaries: Path, account: Account | None) -> Path:
     if account is None or _can_reach(binaries, account):
         return binaries
     installation = binaries.parent
-    key = hashlib.sha256(f"{_version_of(binaries)} {installation}".encode()).hexdigest()[:16]
+    described = f"2 {_version_of(binaries)} {installation}"  # 2: how the copy is laid out
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
     copy = ROOTS_HOME / f"pgsql-{key}"
+    package = installation.parent
     if not copy.exists():
         fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        fresh.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        # Libraries that the wheel keeps beside the installation are found by relative paths.
-        shutil.copytree(installation, fresh, symlinks=True)
+        fresh.mkdir(parents=True, exist_ok=True, mode=0o755)
+        shutil.copytree(installation, fresh / package.name / installation.name, symlinks=True)
+        # A wheel keeps shared libraries beside its package, found by relative paths: so are the copies.
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
         try:
             fresh.rename(copy)
         except OSError:  # another process was quicker
             shutil.rmtree(fresh)
-    return copy / binaries.name
+    return copy / package.name / installation.name / binaries.name
 
 
 def _binaries_for(cluster: Path) -> Path:

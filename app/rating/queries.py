@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, case, func, select, text, update
+from sqlalchemy import Row, Select, and_, case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
@@ -53,10 +53,8 @@ async def find_held_assignment(
     )
 
 
-async def lease_next_task_for_update(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
-) -> Task | None:
-    """The next task with a free slot that this rater has not had, locked; others skip it meanwhile.
+def _open_for(project_id: uuid.UUID, rater_id: uuid.UUID) -> Select[Task]:
+    """Tasks with a free slot that this rater has not had, the most urgent first.
 
     A task whose lease ran out on this same rater may come back to them.
     """
@@ -69,13 +67,24 @@ async def lease_next_task_for_update(
         )
         .exists()
     )
-    return await session.scalar(
+    return (
         select(Task)
         .where(Task.project_id == project_id, Task.open_slots > 0, ~had)
         .order_by(Task.priority.desc(), Task.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
     )
+
+
+async def lease_next_task_for_update(
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
+) -> Task | None:
+    """The rater's next task, locked; what others have locked at this moment is passed over."""
+    return await session.scalar(_open_for(project_id, rater_id).with_for_update(skip_locked=True))
+
+
+async def has_open_task(session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
+    """Whether there is a task for this rater, be it locked by somebody at this moment."""
+    return await session.scalar(_open_for(project_id, rater_id)) is not None
 
 
 async def get_task_for_update(session: AsyncSession, task_id: uuid.UUID) -> Task:

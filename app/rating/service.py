@@ -3,6 +3,7 @@
 The states and their transitions are in `app.rating.models`; the database's constraints hold them.
 """
 
+import asyncio
 import random
 import secrets
 import uuid
@@ -34,11 +35,11 @@ from app.rating.schemas import (
 
 LETTERS = "ABCDEFGHI"
 # Two requests of one rater at the same moment race for the rater's one lease; the loser looks again.
-LEASE_TRIES = 4
+LEASE_TRIES = 6
 
 
 class LostRace(Exception):  # noqa: N818
-    """Another request of the same rater took this very task a moment ago."""
+    """Another request took this task a moment ago, or holds the last ones locked at this moment."""
 
 
 async def open_task(session: AsyncSession, prompt_id: uuid.UUID) -> None:
@@ -63,7 +64,7 @@ async def lease_next_task(session: AsyncSession, project: Project, rater: User) 
 
     A paused project gives nothing new.
     """
-    for _ in range(LEASE_TRIES):
+    for attempt in range(LEASE_TRIES):
         now = utc_now()
         await queries.free_expired_slots(session, project.id, now)
         held = await queries.find_held_assignment(session, project.id, rater.id)
@@ -74,13 +75,17 @@ async def lease_next_task(session: AsyncSession, project: Project, rater: User) 
         try:
             async with session.begin_nested():
                 task = await queries.lease_next_task_for_update(session, project.id, rater.id)
+                if task is None and await queries.has_open_task(session, project.id, rater.id):
+                    raise LostRace
                 if task is None:
                     return None
                 assignment = await _take_slot(session, task, project, rater, now)
         except (IntegrityError, LostRace):
+            # Whoever was quicker is about to commit; what is left then, the next look tells.
+            await asyncio.sleep(0.01 * 2**attempt)
             continue
         return await _lease_of(session, assignment, project)
-    raise Conflict("Another request of yours is leasing a task at this moment; try again")
+    return None
 
 
 async def _take_slot(

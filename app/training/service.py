@@ -118,7 +118,7 @@ async def request_cancel(session: AsyncSession, run: Run, *, actor: uuid.UUID | 
     locked = await queries.get_run_for_update(session, run.id)
     assert locked is not None
     if locked.state in ENDED:
-        raise Conflict(f"The run has {locked.state.value} already", place="run")
+        raise Conflict(f"The run is over: {locked.state.value}", place="run")
     locked.cancel_requested = True
     if locked.state is RunState.QUEUED:
         locked.state = RunState.CANCELLED
