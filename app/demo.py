@@ -174,7 +174,7 @@ async def _project(session: AsyncSession, admin: User) -> Project:
                 {"name": "follows", "question": "Does it do what was asked?", "min": 1, "max": 5},
                 {"name": "pleasure", "question": "Is it a pleasure to read?", "min": 1, "max": 5},
             ],
-            "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 200},
+            "sampling": {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 160},
             "guidelines": GUIDELINES,
         }
     )

@@ -36,7 +36,7 @@ HELD_OUT = 80
 def story_teller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's own model, made as the demo makes it."""
     folder = tmp_path_factory.mktemp("models") / "story-teller"
-    command = [sys.executable, "-m", "trainer", "tiny", "--out", str(folder), "--seconds", "60"]
+    command = [sys.executable, "-m", "trainer", "tiny", "--out", str(folder), "--steps", "500"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
