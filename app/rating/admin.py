@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
 from app.errors import InvalidInput, NotFound, PlackettError, TooLarge
@@ -25,7 +25,7 @@ from app.rating.intake import import_prompts
 from app.rating.models import Ranking
 from app.rating.schemas import Progress
 from app.settings import Settings
-from app.web.pages import PageOf, see_other
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
@@ -159,7 +159,7 @@ async def prompts_page(
     _: Admin,
     state: str = "",
     words: str = "",
-    page: Annotated[int, Query(ge=1)] = 1,
+    page: PageNumber = 1,
 ) -> Response:
     """The queue, by state and words."""
     project = await projects.get_project(session, slug)
