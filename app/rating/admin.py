@@ -18,7 +18,7 @@ from app.projects.queries import list_projects
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
-from app.prompts.parse import PromptRow, RowError, read_stream
+from app.prompts.parse import GZIP_ERRORS, PromptRow, RowError, read_stream
 from app.prompts.schemas import ImportReport
 from app.rating import queries, service
 from app.rating.intake import import_prompts
@@ -198,7 +198,7 @@ def read_upload(file: UploadFile, name: str, settings: Settings) -> list[PromptR
         with gzip.open(file.file) as plain:
             # What unpacks to more than a plain upload may hold was packed to do harm.
             text = plain.read(settings.max_request_bytes + 1)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except GZIP_ERRORS as error:
         raise InvalidInput(f"is not a whole gzip file ({error})", place=name) from None
     if len(text) > settings.max_request_bytes:
         raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", place=name)
