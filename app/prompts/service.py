@@ -50,13 +50,9 @@ async def add_prompts(
     if not values:
         return []
     table = cast(Table, Prompt.__table__)
-    stored = set(
-        (
-            await session.scalars(
-                insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
-            )
-        ).all()
-    )
+    # The rows are parameters, not part of the statement: it is compiled once for all batches.
+    statement = insert(table).on_conflict_do_nothing().returning(table.c.id)
+    stored = set((await session.scalars(statement, values)).all())
     names = {each.policy for row in rows for each in row.candidates if each.policy}
     policies: Mapping[str, Policy] = {
         name: await get_or_create_imported_policy(session, name) for name in sorted(names)

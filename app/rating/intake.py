@@ -25,8 +25,8 @@ from app.prompts.schemas import ImportReport, RowErrorOut
 from app.rating.models import Ranking, Task
 from app.rating.service import store_comparisons
 
-# Rows in one statement: large enough to make round trips rare, small enough for 65,535 parameters.
-BATCH = 1000
+# Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
+BATCH = 250
 # Any number, as long as no other lock of the application's has it.
 IMPORT_LOCK = 0x706C6B69
 
