@@ -493,7 +493,7 @@ def start_run(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML: policy, reward, name, serve, and the trainer's flags in [config]."
+            help="TOML: policy, reward, name, serve, and flags of the trainer (steps, lr, …)."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,
@@ -510,7 +510,12 @@ def start_run(
     from app.training.schemas import RunIn
 
     values = read_config(config) if config else {}
-    wanted = validated(RunIn, {**values, "stage": stage, "export": export_id})
+    # What is no setting of the run itself is a flag of the trainer's, wherever it stands.
+    flags = {name: values.pop(name) for name in list(values) if name not in RunIn.model_fields}
+    values["config"] = {**flags, **values.get("config", {})}
+    wanted = validated(
+        RunIn, {**values, "stage": stage, "export": export_id or values.get("export")}
+    )
     settings = get_settings()
 
     async def work(url: str) -> dict[str, Any]:

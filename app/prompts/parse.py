@@ -263,6 +263,8 @@ def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
     """One row of the import format. Raises FieldError."""
     if not isinstance(row, dict):
         raise FieldError("line", "must be a JSON object")
+    if "turns" in row:
+        row = _question(row)
     unknown = sorted(set(row) - FIELDS)
     if unknown:
         raise FieldError(unknown[0], "is not a field of the import format")
@@ -283,6 +285,18 @@ def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
     return PromptRow(
         messages=messages, candidates=candidates, **_ranking(row, len(candidates)), **common
     )
+
+
+def _question(row: dict[str, Any]) -> dict[str, Any]:
+    """FastChat's `{question_id, category, turns}`: the first turn asks; the rest is kept as metadata."""
+    unknown = sorted(set(row) - {"question_id", "category", "turns", "reference"})
+    if unknown:
+        raise FieldError(unknown[0], "does not go together with turns")
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns:
+        raise FieldError("turns", "must be a list of at least one question")
+    kept = {name: value for name, value in row.items() if name != "question_id"}
+    return {"id": row.get("question_id"), "prompt": turns[0], "metadata": kept}
 
 
 def _ranking(row: dict[str, Any], count: int) -> dict[str, Any]:

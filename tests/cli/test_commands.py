@@ -54,6 +54,7 @@ def test_from_nothing_to_an_export(plackett: Shell, tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     invited = plackett.json("user", "create", "rob@example.org", "--role", "rater")
     assert "/sign-in/" in invited["sign_in_link"]
+    assert plackett("migrate").returncode == 0
     assert plackett.json("token", "create", "ADA@example.org")["token"].startswith("plk_")
     config = tmp_path / "p.toml"
     (tmp_path / "rules.md").write_text("# Be fair\n")
@@ -108,10 +109,15 @@ def test_failures_are_one_line_and_usage_errors_are_two(plackett: Shell, tmp_pat
         assert plackett(*words).returncode == 2, words
 
 
-def test_a_run_needs_what_it_needs(plackett: Shell) -> None:
+def test_a_run_needs_what_it_needs(plackett: Shell, tmp_path: Path) -> None:
     plackett("project", "create", "p", "--name", "P")
     told = failure(plackett("run", "start", "p", "--stage", "reward"))
     assert "no local policy" in told
+    config = tmp_path / "run.toml"
+    for text, place in (("steps = 0", "config.steps"), ("stops = 3", "config.stops")):
+        config.write_text(text)
+        told = failure(plackett("run", "start", "p", "--stage", "reward", "--config", str(config)))
+        assert place in told
 
 
 def test_a_database_that_is_down_is_said_so() -> None:

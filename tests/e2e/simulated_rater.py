@@ -17,9 +17,10 @@ import httpx
 Trait = Callable[[str], float]
 
 
-def exclamations(text: str) -> float:
-    """How lively a story is: its exclamation marks."""
-    return float(text.count("!"))
+def liveliness(text: str) -> float:
+    """How lively a story is: the share of its sentences that end in an exclamation mark."""
+    ends = [text.count(mark) for mark in "!.?"]
+    return ends[0] / max(1, sum(ends))
 
 
 def rank_with_noise(

@@ -24,12 +24,13 @@ from app.policies.models import Policy
 from app.prompts.models import Candidate, Prompt
 from app.settings import CHECKOUT
 from tests.browser.conftest import free_port, wait_until_ready
-from tests.e2e.simulated_rater import SimulatedRater, exclamations
+from tests.e2e.simulated_rater import SimulatedRater, liveliness
 from trainer import stories
 
 NOISE = 0.15
-PROMPTS = 400
+PROMPTS = 900
 HELD_OUT = 80
+SIZES = {"batch-size": 8, "max-length": 256}
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,7 @@ def house(fresh_database: str, tmp_path: Path) -> Iterator[House]:
         "DATABASE_URL": fresh_database,
         "PLACKETT_DATA_DIR": str(tmp_path),
         "PLACKETT_TRAINER_DEVICE": "cpu",
+        "PLACKETT_GENERATION_BATCH": "16",
     }
     log = tmp_path / "processes.log"
     with log.open("ab") as output:
@@ -141,7 +143,7 @@ async def run(client: httpx.Client, stage: str, **config: Any) -> dict[str, Any]
 
 def prefer(pair: dict[str, Any]) -> float:
     """How right the noise-free taste is about a noisy comparison: 1, 0, or half where it sees none."""
-    chosen, rejected = (exclamations(pair[side][0]["content"]) for side in ("chosen", "rejected"))
+    chosen, rejected = (liveliness(pair[side][0]["content"]) for side in ("chosen", "rejected"))
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
@@ -151,7 +153,7 @@ def prefer(pair: dict[str, Any]) -> float:
 async def test_the_loop_turns_once(
     house: House, researcher: httpx.Client, story_teller: Path
 ) -> None:
-    told = stories.generate(11, 3 * (PROMPTS + HELD_OUT), held_out=True)
+    told = stories.generate(11, 5 * (PROMPTS + HELD_OUT), held_out=True)
     prompts = list(dict.fromkeys(each.prompt for each in told))[: PROMPTS + HELD_OUT]
     house.cli(
         *("policy", "add", "story-teller", "--backend", "transformers"),
@@ -166,7 +168,7 @@ async def test_the_loop_turns_once(
     }
     with httpx.Client(base_url=house.address, headers=admin, timeout=60) as client:
         assert client.post("/api/v1/projects", json=project).status_code == 201
-        rows = [{"prompt": text} for text in prompts[:PROMPTS]]
+        rows: list[dict[str, Any]] = [{"prompt": text} for text in prompts[:PROMPTS]]
         report = client.post("/api/v1/projects/loop/prompts", json=rows)
         assert report.json()["accepted"] == PROMPTS
 
@@ -177,7 +179,7 @@ async def test_the_loop_turns_once(
         rater = SimulatedRater(
             httpx.Client(base_url=house.address, timeout=60),
             house.token("rob@example.org", "rater"),
-            exclamations,
+            liveliness,
             NOISE,
             seed=5,
         )
@@ -185,7 +187,7 @@ async def test_the_loop_turns_once(
             pass
         assert rater.rated == progress()["rated"] == PROMPTS
 
-        split = {"train": 0.65, "validation": 0.05, "test": 0.3}
+        split = {"train": 0.75, "validation": 0.05, "test": 0.2}
         made = researcher.post(
             "/api/v1/projects/loop/exports", json={"name": "first", "split": split}
         )
@@ -195,10 +197,12 @@ async def test_the_loop_turns_once(
         pairs = [json.loads(line) for line in lines]
         best_possible = sum(map(prefer, pairs)) / len(pairs)
 
-        reward = await run(researcher, "reward", epochs=4, **{"batch-size": 8, "max-length": 256})
+        reward = await run(researcher, "reward", epochs=3, lr=1.5e-3, **SIZES)
         accuracy = reward["result"]["test"]["accuracy"]
         assert reward["result"]["test"]["pairs"] == len(pairs)
-        assert accuracy >= best_possible - 0.05, (accuracy, best_possible)
+        # Two standard errors of the difference beyond the five points: a fault, not the draw.
+        allowed = 0.05 + 2 * (0.12 / len(pairs)) ** 0.5
+        assert accuracy >= best_possible - allowed, (accuracy, best_possible)
 
         ppo = await run(
             researcher,
@@ -235,7 +239,7 @@ async def test_the_loop_turns_once(
     assert len(duels) == HELD_OUT
     wins = 0.0
     for each in duels:
-        new, old = exclamations(each[better]), exclamations(each["story-teller"])
+        new, old = liveliness(each[better]), liveliness(each["story-teller"])
         wins += 0.5 if new == old else float(new > old)
     win_rate = wins / HELD_OUT
     print(

@@ -70,6 +70,25 @@ def test_comparisons_become_rankings() -> None:
     assert listed.content_hash == plain.content_hash
 
 
+def test_benchmark_questions_are_prompts() -> None:
+    row = only({"question_id": 81, "category": "writing", "turns": ["First?", "Then?"]})
+    assert row.messages == [{"role": "user", "content": "First?"}]
+    assert (row.external_id, row.metadata["turns"]) == ("81", ["First?", "Then?"])
+    assert wrong({"question_id": 1, "turns": []}).field == "turns"
+
+
+def test_the_real_files_are_read_whole(real_data: Path) -> None:
+    for name, rows in (
+        ("mt-bench/questions.jsonl", 41),
+        ("vicuna-bench/questions.jsonl", 52),
+        ("self-instruct/prompts-with-candidates.jsonl", 139),
+    ):
+        file = real_data / name
+        found = list(read_file(file, max_bytes=256 * 1024)) if file.exists() else []
+        assert [each for each in found if isinstance(each, RowError)] == []
+        assert len(found) == (rows if file.exists() else 0)
+
+
 WRONG: list[tuple[Any, str, str]] = [
     (b"{", "line", "is not JSON"),
     (b"\xff\xfe{}", "line", "is not UTF-8"),

@@ -1,0 +1,161 @@
+"""How much a reward model from scratch learns of real pairs, beside a bag of words.
+
+    python bench/hh_pairs.py pairs.jsonl.gz
+
+Both see the training split of the file (by the trainer's stated rule) and are measured on the rest. The bag
+of words is a logistic regression on differences of word counts; the reward model is a small untrained
+Llama-style network with a byte-level BPE of the same text. Prints one JSON object.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from trainer import reward
+from trainer.data import Data, Ranking, read_rankings
+from trainer.reward import figures_of
+from trainer.tiny import TEMPLATE
+
+WORD = re.compile(r"[a-z']+")
+
+
+def bag_of_words(data: Data, *, features: int = 4000, seed: int = 0) -> dict[str, Any]:
+    """Logistic regression on log(1 + count) differences of the commonest words, with ridge."""
+    counts: Counter[str] = Counter()
+    for each in data["train"]:
+        for text in each.candidates:
+            counts.update(set(WORD.findall(text.lower())))
+    index = {word: n for n, (word, _) in enumerate(counts.most_common(features))}
+
+    def differences(rankings: list[Ranking]) -> torch.Tensor:
+        rows = torch.zeros(len(rankings), len(index))
+        for number, each in enumerate(rankings):
+            for text, sign in zip(each.candidates, (1, -1), strict=True):
+                for word, count in Counter(WORD.findall(text.lower())).items():
+                    if word in index:
+                        rows[number, index[word]] += sign * torch.tensor(1.0 + count).log()
+        return rows
+
+    torch.manual_seed(seed)
+    train, held_out = differences(data["train"]), differences(data["validation"] + data["test"])
+    weights = torch.zeros(len(index), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (
+            -torch.nn.functional.logsigmoid(train @ weights).mean() + 0.01 * weights.square().sum()
+        )
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return figures_of((held_out @ weights).double())
+
+
+def make_model(data: Data, folder: Path, seed: int) -> None:
+    """A small untrained policy and its tokenizer, as a checkpoint to start the reward model from."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    texts = [text for each in data["train"] for text in each.candidates]
+    plain.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=2000,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        pad_token=special[0],
+        bos_token=special[1],
+        eos_token=special[2],
+        chat_template=TEMPLATE,
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="HH pairs, JSONL, gzipped or not")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    arguments = parser.parse_args()
+    data = read_rankings(arguments.file)
+    found: dict[str, Any] = {
+        "train_pairs": len(data["train"]),
+        "held_out_pairs": len(data["validation"]) + len(data["test"]),
+        "bag_of_words": bag_of_words(data),
+        "reward_model": [],
+    }
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            make_model(data, Path(folder) / "model", seed)
+            config = reward.RewardConfig(
+                data=arguments.file,
+                model=f"{folder}/model",
+                out=f"{folder}/run",
+                seed=seed,
+                epochs=arguments.epochs,
+                batch_size=16,
+                max_length=256,
+                lr=5e-4,
+            )
+            started = time.perf_counter()
+            with contextlib.redirect_stdout(io.StringIO()):
+                result = reward.main(config)
+            parts = [result[split] for split in ("validation", "test")]
+            pairs = sum(part["pairs"] for part in parts)
+            accuracy = sum(part["accuracy"] * part["pairs"] for part in parts) / pairs
+            found["reward_model"].append(
+                {
+                    "seed": seed,
+                    "accuracy": accuracy,
+                    "accuracy_interval": reward.wilson(accuracy, pairs),
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+            )
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
