@@ -31,12 +31,17 @@ _TAKE_FROM_TASK = """
     WHERE id = :task_id AND EXISTS (SELECT FROM placed)
 """
 # Tasks with a free slot that the rater has not had; one whose lease ran out on them may come back.
+# OFFSET 0 keeps the planner from joining tasks with all that the rater ever did, and a test that no index
+# serves keeps it from reading all that for each task: the task's own few assignments are looked at. On a
+# table without statistics yet it chose otherwise: 76 ms for a lease after 3,000 rankings, now 3.5.
 _OPEN_FOR_RATER = """
     SELECT id, prompt_id, overlap FROM tasks
     WHERE project_id = :project_id AND open_slots > 0
       AND NOT EXISTS (SELECT FROM assignments AS had
-                      WHERE had.task_id = tasks.id AND had.rater_id = :rater_id
-                        AND had.state <> 'expired')
+                      WHERE had.task_id = tasks.id
+                        AND had.rater_id IS NOT DISTINCT FROM :rater_id
+                        AND had.state <> 'expired'
+                      OFFSET 0)
 """
 _CANDIDATES = """
     (SELECT json_agg(json_build_object('id', candidate.id, 'text', candidate.text)
@@ -82,7 +87,9 @@ _LOCK_NEXT = text(f"""
            own.id AS own_id, own.presented, own.draft
     FROM task
     JOIN prompts AS prompt ON prompt.id = task.prompt_id
-    LEFT JOIN assignments AS own ON own.task_id = task.id AND own.rater_id = :rater_id
+    LEFT JOIN LATERAL (SELECT id, presented, draft FROM assignments
+                       WHERE task_id = task.id AND rater_id IS NOT DISTINCT FROM :rater_id
+                       OFFSET 0) AS own ON true
 """)
 
 _ANY_OPEN = text(f"SELECT EXISTS ({_OPEN_FOR_RATER})")
