@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.accounts import queries, service
@@ -14,7 +14,7 @@ from app.accounts.guards import SESSION_COOKIE, Admin, AnyUser, Session
 from app.accounts.models import ApiToken, AuditEntry, Role, User
 from app.errors import NotFound, NotSignedIn, PlackettError
 from app.settings import Settings
-from app.web.pages import PageOf, see_other
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.people import get_person
 from app.web.templates import PageContext, render
 
@@ -340,9 +340,7 @@ async def set_disabled(
 
 
 @router.get("/admin/audit")
-async def audit(
-    request: Request, session: Session, _: Admin, page: Annotated[int, Query(ge=1)] = 1
-) -> Response:
+async def audit(request: Request, session: Session, _: Admin, page: PageNumber = 1) -> Response:
     """The audit log, the newest first."""
     size = 50
     rows = await queries.list_audit_entries(session, limit=size, offset=(page - 1) * size)

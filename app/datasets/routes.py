@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
@@ -18,7 +18,7 @@ from app.errors import InvalidInput, NotFound, PlackettError
 from app.projects.models import Project
 from app.projects.queries import list_projects
 from app.projects.service import get_project
-from app.web.pages import PageOf, see_other
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 api = APIRouter(prefix="/api/v1", tags=["datasets"])
@@ -99,7 +99,7 @@ async def _exports_page(
 
 @router.get("/research/exports")
 async def exports_page(
-    request: Request, session: Session, _: Researcher, page: Annotated[int, Query(ge=1)] = 1
+    request: Request, session: Session, _: Researcher, page: PageNumber = 1
 ) -> Response:
     """The list."""
     return await _exports_page(request, session, page=page)

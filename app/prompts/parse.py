@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ LINE_FACTOR = 12
 DEFAULT_RATER = "imported"
 # Deeper structures than this are no metadata but an attack on whoever walks them.
 DEEPEST = 20
+# Every way that unpacking can find a gzip file cut off or altered.
+GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,14 @@ class FieldError(Exception):
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
-        self.field = name
+        # A name may come from the file itself: as it is told, it can be shown and stored.
+        self.field = _plain(name)
         self.message = message
+
+
+def _plain(name: Any) -> str:
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return text.replace("\x00", "\\x00")[:100]
 
 
 def hash_messages(messages: list[dict[str, str]]) -> bytes:
@@ -99,7 +108,7 @@ def read_file(path: Path, *, max_bytes: int) -> Rows:
     with gzip.open(path, "rb") if zipped else path.open("rb") as file:
         try:
             yield from read_stream(file, name, max_bytes=max_bytes)
-        except (gzip.BadGzipFile, EOFError) as error:
+        except GZIP_ERRORS as error:
             raise InvalidInput(f"is not a whole gzip file ({error})", place=str(path)) from None
 
 
@@ -186,26 +195,37 @@ def _no_constant(name: str) -> Any:
 
 def _read_csv(file: IO[bytes], max_bytes: int) -> Rows:
     csv.field_size_limit(max_bytes * LINE_FACTOR)
-    reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+    # A byte that is no UTF-8 spoils the cell it stands in, not the rows around it.
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.DictReader(text)
     try:
         for record in reader:
             yield _from_cells(dict(record), reader.line_num, max_bytes)
-    except (csv.Error, UnicodeDecodeError) as error:
-        yield RowError(reader.line_num + 1, "line", f"cannot be read as CSV: {error}")
+    except csv.Error as error:
+        # Where a cell has no end, what follows may be its inside: nothing of it is taken for rows.
+        yield RowError(
+            reader.line_num + 1,
+            "line",
+            f"cannot be read as CSV: {error}; nothing from this line on was imported",
+        )
 
 
 def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
+    import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
         table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"is not a Parquet file ({error})", place="file") from None
-    number = 0
-    for batch in table.iter_batches(batch_size=1000):
-        for record in batch.to_pylist():
-            number += 1
-            yield _from_cells(record, number, max_bytes)
+        for batch in table.iter_batches(batch_size=1000):
+            for record in batch.to_pylist():
+                number += 1
+                yield _from_cells(record, number, max_bytes)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise InvalidInput(
+            f"is not a whole Parquet file (after row {number}: {reason})", place="file"
+        ) from None
 
 
 def _from_cells(record: dict[Any, Any], line: int, max_bytes: int) -> PromptRow | RowError:
@@ -226,6 +246,10 @@ def _from_cells(record: dict[Any, Any], line: int, max_bytes: int) -> PromptRow 
 def _cell(name: str, cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        raise FieldError(name, "is not UTF-8") from None
     structured = name in ("candidates", "ranks", "metadata", "priority", "gold")
     if structured or (name in ("prompt", "chosen", "rejected") and cell.lstrip().startswith("[{")):
         try:
@@ -447,7 +471,7 @@ def _metadata(value: Any) -> dict[str, Any]:
 
 
 def _check_storable(value: Any, depth: int) -> None:
-    """Refuse what JSONB cannot hold: NUL, half surrogates, endless depth."""
+    """Refuse what JSONB cannot hold: NUL, half surrogates, endless depth, what is no JSON."""
     if depth > DEEPEST:
         raise FieldError("metadata", f"is nested deeper than {DEEPEST}")
     if isinstance(value, str):
@@ -461,3 +485,6 @@ def _check_storable(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_storable(item, depth + 1)
+    elif value is not None and not isinstance(value, int | float):
+        # A Parquet column may hold moments, bytes or decimals.
+        raise FieldError("metadata", f"holds a {type(value).__name__}, which JSON does not have")

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.service import record
-from app.db.types import uuid7
+from app.db.types import uuid7s
 from app.policies.models import Policy
 from app.policies.service import get_or_create_imported_policy
 from app.projects.models import Project
@@ -33,7 +33,7 @@ async def add_prompts(
     """
     values = [
         {
-            "id": uuid7(),
+            "id": prompt_id,
             "project_id": project.id,
             "import_id": import_id,
             "external_id": row.external_id,
@@ -45,18 +45,14 @@ async def add_prompts(
             "wanted": wanted,
             "policy_ids": list(policy_ids) if policy_ids else None,
         }
-        for row in rows
+        for prompt_id, row in zip(uuid7s(len(rows)), rows, strict=True)
     ]
     if not values:
         return []
     table = cast(Table, Prompt.__table__)
-    stored = set(
-        (
-            await session.scalars(
-                insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
-            )
-        ).all()
-    )
+    # The rows are parameters, not part of the statement: it is compiled once for all batches.
+    statement = insert(table).on_conflict_do_nothing().returning(table.c.id)
+    stored = set((await session.scalars(statement, values)).all())
     names = {each.policy for row in rows for each in row.candidates if each.policy}
     policies: Mapping[str, Policy] = {
         name: await get_or_create_imported_policy(session, name) for name in sorted(names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
 from app.errors import InvalidInput, NotFound, PlackettError, TooLarge
@@ -18,14 +18,14 @@ from app.projects.queries import list_projects
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
-from app.prompts.parse import PromptRow, RowError, read_stream
+from app.prompts.parse import GZIP_ERRORS, PromptRow, RowError, read_stream
 from app.prompts.schemas import ImportReport
 from app.rating import queries, service
 from app.rating.intake import import_prompts
 from app.rating.models import Ranking
 from app.rating.schemas import Progress
 from app.settings import Settings
-from app.web.pages import PageOf, see_other
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
@@ -159,7 +159,7 @@ async def prompts_page(
     _: Admin,
     state: str = "",
     words: str = "",
-    page: Annotated[int, Query(ge=1)] = 1,
+    page: PageNumber = 1,
 ) -> Response:
     """The queue, by state and words."""
     project = await projects.get_project(session, slug)
@@ -198,7 +198,7 @@ def read_upload(file: UploadFile, name: str, settings: Settings) -> list[PromptR
         with gzip.open(file.file) as plain:
             # What unpacks to more than a plain upload may hold was packed to do harm.
             text = plain.read(settings.max_request_bytes + 1)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except GZIP_ERRORS as error:
         raise InvalidInput(f"is not a whole gzip file ({error})", place=name) from None
     if len(text) > settings.max_request_bytes:
         raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", place=name)

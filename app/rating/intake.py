@@ -9,12 +9,13 @@ nobody); with `gold: true` its ranks are the right answer, hidden from raters.
 import uuid
 from collections.abc import Iterable, Sequence
 
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
 from app.accounts.service import get_or_create_imported_rater, record
-from app.db.types import uuid7
+from app.db.types import uuid7s
 from app.generation.service import enqueue
 from app.policies.service import get_policy
 from app.projects.models import Project
@@ -24,8 +25,10 @@ from app.prompts.schemas import ImportReport, RowErrorOut
 from app.rating.models import Ranking, Task
 from app.rating.service import store_comparisons
 
-# Rows in one statement: large enough to make round trips rare, small enough for 65,535 parameters.
-BATCH = 1000
+# Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
+BATCH = 250
+# Any number, as long as no other lock of the application's has it.
+IMPORT_LOCK = 0x706C6B69
 
 
 async def import_prompts(
@@ -43,6 +46,8 @@ async def import_prompts(
     `wanted` candidates (the project's number where None) are written by `policies` (the project's where
     empty) for prompts that bring none. Raises NotFound for an unknown policy.
     """
+    # Two imports that name the same ids, raters or policies in another order would wait for each other.
+    await session.execute(select(func.pg_advisory_xact_lock(IMPORT_LOCK)))
     chosen = [await get_policy(session, name) for name in policies]
     batch = await prompts.start_import(session, project, source=source, actor=actor)
     report = ImportReport()
@@ -101,10 +106,11 @@ async def _open_tasks(
         return
     tasks, rankings = [], []
     pairs: dict[uuid.UUID, dict[uuid.UUID, int]] = {}
-    for row, prompt_id, ids in added:
+    # In the order of the rows: of equally urgent tasks, raters get the older ones first.
+    numbers = uuid7s(len(added)), uuid7s(len(added))
+    for task_id, ranking_id, (row, prompt_id, ids) in zip(*numbers, added, strict=True):
         ranks = dict(zip(ids, row.ranks, strict=True)) if row.ranks else None
         imported = ranks is not None and not row.gold
-        task_id = uuid7()
         tasks.append(
             {
                 "id": task_id,
@@ -124,7 +130,6 @@ async def _open_tasks(
         assert row.rater is not None
         if row.rater not in raters:
             raters[row.rater] = await get_or_create_imported_rater(session, row.rater)
-        ranking_id = uuid7()
         pairs[ranking_id] = ranks
         rankings.append(
             {

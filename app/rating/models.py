@@ -11,6 +11,7 @@ States of an assignment, and what moves it from one to the next:
 | expired   | the same rater leases it again     | leased    | taken                                |
 | expired   | a late ranking, a slot still free  | submitted | taken, and kept                      |
 | expired   | a late ranking, no slot free       | extra     | none: an extra ranking, marked       |
+| expired   | the rater skips it                 | skipped   | none was held                        |
 
 `submitted`, `skipped` and `extra` are final: a repeated submit changes nothing. The database holds
 the rules: one assignment for each task and rater, one holder for each slot, one lease for each rater

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
@@ -20,11 +20,12 @@ from app.rating.models import Assignment
 from app.rating.schemas import Lease, OwnRanking, RankingIn
 from app.rating.service import LETTERS
 from app.web.errors import from_pydantic
-from app.web.pages import PageOf, is_htmx, see_other
+from app.web.pages import PageNumber, PageOf, is_htmx, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
+RANKS = frozenset("123456789")
 SKIP_REASONS = (
     "I cannot judge this subject",
     "It is not in a language that I read",
@@ -93,7 +94,7 @@ async def home(request: Request, session: Session, rater: Rater) -> Response:
 
 @router.get("/rate/history")
 async def history(
-    request: Request, session: Session, rater: Rater, page: Annotated[int, Query(ge=1)] = 1
+    request: Request, session: Session, rater: Rater, page: PageNumber = 1
 ) -> Response:
     """One's own rankings, the newest first."""
     size = 20
@@ -209,7 +210,8 @@ def read_form(form: FormData) -> RankingIn:
     axes: dict[str, Any] = {}
     for name, value in form.items():
         if name.startswith("rank-"):
-            if not str(value).isdigit():
+            # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
+            if value not in RANKS:
                 raise InvalidInput("Every response needs a place before you submit", place="ranks")
             ranks[name.removeprefix("rank-")] = int(str(value))
         elif name.startswith("axis-") and value != "":

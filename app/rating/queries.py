@@ -1,145 +1,17 @@
-"""Selects of the rating room. The order of locks is: task, then assignment; never the reverse."""
+"""Selects of the rating room; what takes locks is in `app.rating.slots`."""
 
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, case, func, select, text, update
+from sqlalchemy import Row, and_, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
 from app.rating.models import Assignment, AssignmentState, Ranking, Task
-
-# One statement: mark what ran out, and give each task its slots back. Rows that somebody works on at
-# this moment are skipped; the next call finds them.
-SWEEP = text(
-    """
-    WITH late AS (
-        SELECT a.id, a.task_id FROM assignments a JOIN tasks t ON t.id = a.task_id
-        WHERE a.project_id = :project_id AND a.state = 'leased' AND a.expires_at <= :now
-        ORDER BY a.task_id
-        LIMIT 100
-        FOR UPDATE OF t, a SKIP LOCKED
-    ), freed AS (
-        UPDATE assignments a SET state = 'expired', slot = NULL FROM late
-        WHERE a.id = late.id
-        RETURNING a.task_id
-    )
-    UPDATE tasks t SET open_slots = t.open_slots + counted.slots
-    FROM (SELECT task_id, count(*) AS slots FROM freed GROUP BY task_id) counted
-    WHERE t.id = counted.task_id
-    """
-)
-
-
-async def free_expired_slots(session: AsyncSession, project_id: uuid.UUID, now: datetime) -> None:
-    """Give the slots of leases that ran out back to their tasks."""
-    await session.execute(SWEEP, {"project_id": project_id, "now": now})
-
-
-async def find_held_assignment(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
-) -> Assignment | None:
-    """The lease that a rater holds in a project."""
-    return await session.scalar(
-        select(Assignment).where(
-            Assignment.project_id == project_id,
-            Assignment.rater_id == rater_id,
-            Assignment.state == AssignmentState.LEASED,
-        )
-    )
-
-
-def _open_for(project_id: uuid.UUID, rater_id: uuid.UUID) -> Select[Task]:
-    """Tasks with a free slot that this rater has not had, the most urgent first.
-
-    A task whose lease ran out on this same rater may come back to them.
-    """
-    had = (
-        select(Assignment.id)
-        .where(
-            Assignment.task_id == Task.id,
-            Assignment.rater_id == rater_id,
-            Assignment.state != AssignmentState.EXPIRED,
-        )
-        .exists()
-    )
-    return (
-        select(Task)
-        .where(Task.project_id == project_id, Task.open_slots > 0, ~had)
-        .order_by(Task.priority.desc(), Task.id)
-        .limit(1)
-    )
-
-
-async def lease_next_task_for_update(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
-) -> Task | None:
-    """The rater's next task, locked; what others have locked at this moment is passed over."""
-    return await session.scalar(_open_for(project_id, rater_id).with_for_update(skip_locked=True))
-
-
-async def has_open_task(session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
-    """Whether there is a task for this rater, be it locked by somebody at this moment."""
-    return await session.scalar(_open_for(project_id, rater_id)) is not None
-
-
-async def get_task_for_update(session: AsyncSession, task_id: uuid.UUID) -> Task:
-    """A task, locked."""
-    return (
-        await session.scalars(
-            select(Task)
-            .where(Task.id == task_id)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-    ).one()
-
-
-async def get_assignment_for_update(
-    session: AsyncSession, assignment_id: uuid.UUID
-) -> Assignment | None:
-    """An assignment, locked. Lock its task first."""
-    return await session.scalar(
-        select(Assignment)
-        .where(Assignment.id == assignment_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-
-
-async def list_held_slots(session: AsyncSession, task_id: uuid.UUID) -> set[int]:
-    """The slots of a task that somebody holds or has filled."""
-    rows = await session.scalars(
-        select(Assignment.slot).where(Assignment.task_id == task_id, Assignment.slot.is_not(None))
-    )
-    return {slot for slot in rows if slot is not None}
-
-
-async def list_candidates(session: AsyncSession, prompt_id: uuid.UUID) -> Sequence[Candidate]:
-    """A prompt's candidates, in their own order."""
-    return (
-        await session.scalars(
-            select(Candidate).where(Candidate.prompt_id == prompt_id).order_by(Candidate.position)
-        )
-    ).all()
-
-
-async def find_task(session: AsyncSession, prompt_id: uuid.UUID) -> Task | None:
-    """The task of a prompt."""
-    return await session.scalar(select(Task).where(Task.prompt_id == prompt_id))
-
-
-async def find_ranking(
-    session: AsyncSession, task_id: uuid.UUID, rater_id: uuid.UUID
-) -> Ranking | None:
-    """What a rater said of a task."""
-    return await session.scalar(
-        select(Ranking).where(Ranking.task_id == task_id, Ranking.rater_id == rater_id)
-    )
 
 
 async def count_prompts(session: AsyncSession, project_id: uuid.UUID) -> dict[PromptState, int]:

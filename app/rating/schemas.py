@@ -4,11 +4,28 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 LONGEST_TEXT = 100_000
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("contains the character NUL, which PostgreSQL cannot store")
+    return text
+
+
+Name = Annotated[str, StringConstraints(max_length=64), AfterValidator(_storable)]
+Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_storable)]
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,10 @@ class RankingIn(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=False)
 
     ranks: dict[uuid.UUID, int]
-    axes: dict[str, float] = Field(default_factory=dict)
-    flags: list[str] = Field(default_factory=list, max_length=50)
-    rationale: str | None = Field(default=None, max_length=LONGEST_TEXT)
-    rewrite: str | None = Field(default=None, max_length=LONGEST_TEXT)
+    axes: dict[Name, float] = Field(default_factory=dict, max_length=50)
+    flags: list[Name] = Field(default_factory=list, max_length=50)
+    rationale: Words | None = None
+    rewrite: Words | None = None
     seconds: float | None = Field(default=None, ge=0, le=7 * 86_400, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -126,11 +143,13 @@ class DraftIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ranks: dict[str, int] = Field(default_factory=dict, max_length=9)
-    axes: dict[str, float] = Field(default_factory=dict, max_length=12)
-    flags: list[str] = Field(default_factory=list, max_length=50)
-    rationale: str = Field(default="", max_length=LONGEST_TEXT)
-    rewrite: str = Field(default="", max_length=LONGEST_TEXT)
+    ranks: dict[Name, int] = Field(default_factory=dict, max_length=9)
+    axes: dict[Name, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default_factory=dict, max_length=50
+    )
+    flags: list[Name] = Field(default_factory=list, max_length=50)
+    rationale: Words = ""
+    rewrite: Words = ""
     seconds: float = Field(default=0, ge=0, allow_inf_nan=False)
 
 

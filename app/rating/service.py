@@ -4,25 +4,28 @@ The states and their transitions are in `app.rating.models`; the database's cons
 """
 
 import asyncio
+import json
 import random
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
 from app.db.types import utc_now, uuid7
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import Conflict, InvalidInput, NotFound, Unavailable
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptState
-from app.rating import queries
-from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
+from app.rating import queries, slots
+from app.rating.models import AssignmentState, Comparison, Ranking, Task
 from app.rating.schemas import (
     DraftIn,
     Lease,
@@ -34,12 +37,12 @@ from app.rating.schemas import (
 )
 
 LETTERS = "ABCDEFGHI"
-# Two requests of one rater at the same moment race for the rater's one lease; the loser looks again.
-LEASE_TRIES = 6
-
-
-class LostRace(Exception):  # noqa: N818
-    """Another request took this task a moment ago, or holds the last ones locked at this moment."""
+# A lease that finds every open task locked by others looks again, for about four seconds in all.
+LEASE_TRIES = 40
+SHORTEST_WAIT = 0.005  # seconds: about what a lease takes from its lock to its commit
+LONGEST_WAIT = 0.1
+# Assignments that may still be answered.
+OPEN = (AssignmentState.LEASED, AssignmentState.EXPIRED)
 
 
 async def open_task(session: AsyncSession, prompt_id: uuid.UUID) -> None:
@@ -62,112 +65,135 @@ async def open_task(session: AsyncSession, prompt_id: uuid.UUID) -> None:
 async def lease_next_task(session: AsyncSession, project: Project, rater: User) -> Lease | None:
     """The rater's next task, or the one they hold already; None when nothing is left for them.
 
-    A paused project gives nothing new.
+    A paused project gives nothing new; who holds a task of it may finish that. Raises Unavailable where
+    what is left stays locked: that is not the same as nothing being left.
     """
     for attempt in range(LEASE_TRIES):
-        now = utc_now()
-        await queries.free_expired_slots(session, project.id, now)
-        held = await queries.find_held_assignment(session, project.id, rater.id)
-        if held is not None:
-            return await _lease_of(session, held, project)
+        if attempt:
+            # Whoever was quicker is about to commit; half the wait is drawn, so that the many who
+            # wait for one task do not come back all at once.
+            pause = min(SHORTEST_WAIT * 2**attempt, LONGEST_WAIT)
+            await asyncio.sleep(pause * (1 + random.random()) / 2)  # noqa: S311 - no secret
+        found = await slots.find_held_or_lapsed(session, project.id, rater.id)
+        if found.held is not None:
+            held = await _get_held(session, found.held, project, rater)
+            if held is None:
+                continue
+            return held
         if project.paused:
             return None
+        # Locks that a sweep took must not be kept while waiting for others'.
+        savepoint = await session.begin_nested() if found.lapsed else None
+        if savepoint is not None:
+            await slots.free_lapsed_skip_locked(session, project.id)
+        task = await slots.lock_next_task_skip_locked(session, project.id, rater.id)
+        if task is not None:
+            lease = await _take(session, task, project, rater)
+            if lease is not None:
+                if savepoint is not None:
+                    await savepoint.commit()
+                return lease
+        elif not await slots.has_open_task(session, project.id, rater.id):
+            if savepoint is not None:
+                await savepoint.commit()
+            return None
+        if savepoint is not None:
+            await savepoint.rollback()
+    raise Unavailable(
+        "Every open task is being handed out at this moment; try again", place="tasks"
+    )
+
+
+async def _get_held(
+    session: AsyncSession, assignment_id: uuid.UUID, project: Project, rater: User
+) -> Lease | None:
+    """The lease that a rater holds; one past its time is renewed, or None if its slot just went."""
+    row = await slots.find_contents(session, assignment_id, rater.id)
+    if row is None or row.state not in OPEN:
+        return None
+    lease = _lease_of(row)
+    if not lease.expired:
+        return lease
+    end = await slots.renew(session, assignment_id, project.lease_seconds)
+    return None if end is None else replace(lease, expires_at=end, expired=False)
+
+
+async def _take(
+    session: AsyncSession, task: Row[Any], project: Project, rater: User
+) -> Lease | None:
+    """Put the rater on the lowest free slot of a locked task; None where they hold another by now."""
+    texts = {uuid.UUID(each["id"]): each["text"] for each in task.candidates}
+    presented = task.presented
+    values = {
+        "id": task.own_id or uuid7(),
+        "task_id": task.task_id,
+        "overlap": task.overlap,
+        "guideline_version": project.guideline_version,
+        "lease_seconds": project.lease_seconds,
+    }
+    if task.own_id is not None:  # it ran out: the same order, and the draft, again
         try:
             async with session.begin_nested():
-                task = await queries.lease_next_task_for_update(session, project.id, rater.id)
-                if task is None and await queries.has_open_task(session, project.id, rater.id):
-                    raise LostRace
-                if task is None:
-                    return None
-                assignment = await _take_slot(session, task, project, rater, now)
-        except (IntegrityError, LostRace):
-            # Whoever was quicker is about to commit; what is left then, the next look tells.
-            await asyncio.sleep(0.01 * 2**attempt)
-            continue
-        return await _lease_of(session, assignment, project)
-    return None
-
-
-async def _take_slot(
-    session: AsyncSession, task: Task, project: Project, rater: User, now: datetime
-) -> Assignment:
-    """Put the rater on the lowest free slot of a locked task."""
-    taken = await queries.list_held_slots(session, task.id)
-    slot = next(number for number in range(1, task.overlap + 1) if number not in taken)
-    candidates = await queries.list_candidates(session, task.prompt_id)
-    seed = secrets.randbits(62)
-    presented = [candidate.id for candidate in candidates]
-    random.Random(seed).shuffle(presented)  # noqa: S311 - fairness, recorded; not a secret
-    values = {
-        "state": AssignmentState.LEASED,
-        "slot": slot,
-        "leased_at": now,
-        "expires_at": now + timedelta(seconds=project.lease_seconds),
-        "guideline_version": project.guideline_version,
-    }
-    statement = (
-        insert(Assignment)
-        .values(
-            id=uuid7(),
-            task_id=task.id,
+                expires_at = await slots.take_slot_again(session, **values)
+        except IntegrityError:
+            return None
+    else:
+        seed = secrets.randbits(62)
+        presented = list(texts)
+        random.Random(seed).shuffle(presented)  # noqa: S311 - fairness, recorded; not a secret
+        expires_at = await slots.take_slot(
+            session,
+            **values,
             project_id=project.id,
             rater_id=rater.id,
             presented=presented,
             seed=seed,
-            **values,
         )
-        # Only an expired one can be here: the rater sees the same order, and their draft, again.
-        .on_conflict_do_update(
-            index_elements=["task_id", "rater_id"],
-            set_=values,
-            where=Assignment.state == AssignmentState.EXPIRED,
-        )
-        .returning(Assignment)
-    )
-    task.open_slots -= 1
-    await session.flush()
-    rows = await session.scalars(statement, execution_options={"populate_existing": True})
-    assignment = rows.one_or_none()
-    if assignment is None:
-        raise LostRace
-    return assignment
-
-
-async def _lease_of(session: AsyncSession, assignment: Assignment, project: Project) -> Lease:
-    task = await session.get_one(Task, assignment.task_id)
-    prompt = await session.get_one(Prompt, task.prompt_id)
-    texts = await queries.list_texts(session, assignment.presented)
+    if expires_at is None:
+        return None
     return Lease(
-        assignment_id=assignment.id,
-        task_id=assignment.task_id,
+        assignment_id=values["id"],
+        task_id=task.task_id,
         project_slug=project.slug,
-        expires_at=assignment.expires_at,
-        messages=prompt.messages,
-        candidates=[Shown(each, texts[each]) for each in assignment.presented],
+        expires_at=expires_at,
+        messages=task.messages,
+        candidates=[Shown(each, texts[each]) for each in presented],
         axes=project.axes,
         flags=project.flags,
-        draft=assignment.draft,
-        guideline_version=assignment.guideline_version,
-        expired=assignment.state is AssignmentState.EXPIRED or assignment.expires_at <= utc_now(),
+        draft=task.draft,
+        guideline_version=project.guideline_version,
     )
 
 
-async def _own_assignment(
-    session: AsyncSession, assignment_id: uuid.UUID, rater: User
-) -> Assignment:
-    assignment = await session.get(Assignment, assignment_id)
-    if assignment is None or assignment.rater_id != rater.id:
-        raise NotFound("You have no such assignment", place="assignment")
-    return assignment
+def _no_such_assignment() -> NotFound:
+    return NotFound("You have no such assignment", place="assignment")
 
 
 async def get_lease(session: AsyncSession, assignment_id: uuid.UUID, rater: User) -> Lease:
     """An assignment of this rater's, held or expired. Raises NotFound, Conflict when it is done."""
-    assignment = await _own_assignment(session, assignment_id, rater)
-    if assignment.state not in (AssignmentState.LEASED, AssignmentState.EXPIRED):
-        raise Conflict(f"This assignment is {assignment.state.value}", place="assignment")
-    project = await session.get_one(Project, assignment.project_id)
-    return await _lease_of(session, assignment, project)
+    row = await slots.find_contents(session, assignment_id, rater.id)
+    if row is None:
+        raise _no_such_assignment()
+    if row.state not in OPEN:
+        raise Conflict(f"This assignment is {row.state}", place="assignment")
+    return _lease_of(row)
+
+
+def _lease_of(row: Row[Any]) -> Lease:
+    texts = {uuid.UUID(each["id"]): each["text"] for each in row.candidates}
+    return Lease(
+        assignment_id=row.id,
+        task_id=row.task_id,
+        project_slug=row.slug,
+        expires_at=row.expires_at,
+        messages=row.messages,
+        candidates=[Shown(each, texts[each]) for each in row.presented],
+        axes=row.axes,
+        flags=row.flags,
+        draft=row.draft,
+        guideline_version=row.guideline_version,
+        expired=row.state == AssignmentState.EXPIRED or row.lapsed,
+    )
 
 
 async def save_draft(
@@ -175,20 +201,17 @@ async def save_draft(
 ) -> datetime:
     """Keep what the rater has put down so far, and renew the lease: they are at work.
 
-    Returns when the lease runs out. An expired one keeps its draft too, but not the slot.
+    Returns when the lease runs out. One whose slot has gone keeps its draft too, but not the slot.
+    Raises NotFound, Conflict when the assignment is done.
     """
-    await _own_assignment(session, assignment_id, rater)
-    assignment = await queries.get_assignment_for_update(session, assignment_id)
-    assert assignment is not None
-    if assignment.state not in (AssignmentState.LEASED, AssignmentState.EXPIRED):
-        raise Conflict(f"This assignment is {assignment.state.value} already", place="assignment")
-    assignment.draft = draft.model_dump()
-    now = utc_now()
-    if assignment.state is AssignmentState.LEASED and assignment.expires_at > now:
-        project = await session.get_one(Project, assignment.project_id)
-        assignment.expires_at = now + timedelta(seconds=project.lease_seconds)
-    await session.flush()
-    return assignment.expires_at
+    written = draft.model_dump_json()
+    end: datetime | None = await slots.save_draft(session, assignment_id, rater.id, written)
+    if end is None:
+        found = await slots.find_assignment(session, assignment_id, rater.id)
+        if found is None:
+            raise _no_such_assignment()
+        raise Conflict(f"This assignment is {found.state} already", place="assignment")
+    return end
 
 
 async def submit_ranking(
@@ -203,57 +226,77 @@ async def submit_ranking(
     another ranking of this assignment is stored or it was skipped. A ranking that comes after its
     lease ran out takes a free slot, or is kept as an extra one: never dropped.
     """
-    seen = await _own_assignment(session, assignment_id, rater)
-    project = await session.get_one(Project, seen.project_id)
-    check_ranking(given, seen.presented, project)
-    task = await queries.get_task_for_update(session, seen.task_id)
-    assignment = await queries.get_assignment_for_update(session, assignment_id)
-    assert assignment is not None
-    if assignment.state is AssignmentState.SKIPPED:
-        raise Conflict("This assignment was skipped", place="assignment")
-    stored = await queries.find_ranking(session, task.id, rater.id)
-    if stored is not None:
-        if _says_the_same(stored, given):
-            return RankingOut.model_validate(stored)
-        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
-    if assignment.state is AssignmentState.EXPIRED and task.open_slots > 0:
-        taken = await queries.list_held_slots(session, task.id)
-        assignment.slot = next(n for n in range(1, task.overlap + 1) if n not in taken)
-        task.open_slots -= 1
-        assignment.state = AssignmentState.SUBMITTED
-    elif assignment.state is AssignmentState.EXPIRED:
-        assignment.state = AssignmentState.EXTRA
-    else:  # leased; even past its time, as long as nobody has been given the slot
-        assignment.state = AssignmentState.SUBMITTED
-    assignment.finished_at = utc_now()
-    assignment.draft = None
-    ranking = Ranking(
+    found = await slots.find_assignment(session, assignment_id, rater.id)
+    if found is None:
+        raise _no_such_assignment()
+    extra = None
+    if found.state in OPEN:
+        check_ranking(given, found.presented, found.axes, found.flags)
+        extra = await _finish(session, assignment_id, found.task_id)
+    if extra is None:
+        return await _answer_again(session, assignment_id, given)
+    stored = await slots.store_ranking(
+        session,
+        compare(given.ranks),
         id=uuid7(),
-        project_id=task.project_id,
-        task_id=task.id,
-        assignment_id=assignment.id,
+        project_id=found.project_id,
+        task_id=found.task_id,
+        assignment_id=assignment_id,
         rater_id=rater.id,
-        ranks={str(candidate): given.ranks[candidate] for candidate in assignment.presented},
-        presented=assignment.presented,
-        axes=given.axes,
+        ranks=json.dumps({str(each): given.ranks[each] for each in found.presented}),
+        presented=found.presented,
+        axes=json.dumps(given.axes),
         flags=sorted(set(given.flags)),
         rationale=given.rationale or None,
         rewrite=given.rewrite or None,
         seconds=given.seconds,
-        guideline_version=assignment.guideline_version,
-        extra=assignment.state is AssignmentState.EXTRA,
-        created_at=utc_now(),
+        guideline_version=found.guideline_version,
+        extra=extra,
     )
-    session.add(ranking)
-    await session.flush()
-    await store_comparisons(session, {ranking.id: given.ranks})
-    return RankingOut.model_validate(ranking)
+    return RankingOut.model_validate(stored)
 
 
-def check_ranking(given: RankingIn, candidates: Sequence[uuid.UUID], project: Project) -> None:
+async def _finish(
+    session: AsyncSession, assignment_id: uuid.UUID, task_id: uuid.UUID
+) -> bool | None:
+    """Close an assignment for its ranking: whether that is an extra one; None if it is closed already.
+
+    A lease past its time still has its slot, as long as nobody has been given it.
+    """
+    if await slots.finish_lease(session, assignment_id):
+        return False
+    state, overlap, open_slots = await slots.lock_both(session, task_id, assignment_id)
+    if state == AssignmentState.LEASED:  # leased again a moment ago, in another window
+        return not await slots.finish_lease(session, assignment_id)
+    if state != AssignmentState.EXPIRED:
+        return None
+    if open_slots > 0:
+        await slots.finish_late(session, assignment_id, task_id, overlap)
+        return False
+    await slots.finish_extra(session, assignment_id)
+    return True
+
+
+async def _answer_again(
+    session: AsyncSession, assignment_id: uuid.UUID, given: RankingIn
+) -> RankingOut:
+    stored = await slots.find_ranking(session, assignment_id)
+    if stored is None:
+        raise Conflict("This assignment was skipped", place="assignment")
+    if not _says_the_same(stored, given):
+        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
+    return RankingOut.model_validate(stored)
+
+
+def check_ranking(
+    given: RankingIn,
+    candidates: Sequence[uuid.UUID],
+    axes: Sequence[Mapping[str, Any]],
+    flags: Sequence[Mapping[str, Any]],
+) -> None:
     """Hold a ranking against its task and project. Raises InvalidInput naming the first fault."""
     check_ranks(given.ranks, candidates)
-    scales = {axis["name"]: axis for axis in project.axes}
+    scales = {axis["name"]: axis for axis in axes}
     for name, score in given.axes.items():
         scale = scales.get(name)
         if scale is None:
@@ -263,13 +306,10 @@ def check_ranking(given: RankingIn, candidates: Sequence[uuid.UUID], project: Pr
                 f"is {score:g}; the scale goes from {scale['min']} to {scale['max']}",
                 place=f"axes.{name}",
             )
-    known = {flag["name"] for flag in project.flags}
+    known = {flag["name"] for flag in flags}
     for flag in given.flags:
         if flag not in known:
             raise InvalidInput(f"the project has no flag {flag!r}", place="flags")
-    for field in ("rationale", "rewrite"):
-        if "\x00" in (getattr(given, field) or ""):
-            raise InvalidInput("contains the character NUL", place=field)
 
 
 def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID]) -> None:
@@ -290,7 +330,7 @@ def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID])
         raise InvalidInput("no candidate has rank 1, the best", place="ranks")
 
 
-def _says_the_same(stored: Ranking, given: RankingIn) -> bool:
+def _says_the_same(stored: Row[Any], given: RankingIn) -> bool:
     return (
         stored.ranks == {str(candidate): rank for candidate, rank in given.ranks.items()}
         and {name: float(score) for name, score in stored.axes.items()} == given.axes
@@ -328,30 +368,25 @@ async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, rea
     Skipping twice changes nothing. Raises NotFound, InvalidInput without a reason, Conflict when the
     assignment was ranked.
     """
-    seen = await _own_assignment(session, assignment_id, rater)
+    found = await slots.find_assignment(session, assignment_id, rater.id)
+    if found is None:
+        raise _no_such_assignment()
     reason = reason.strip()
     if not reason or "\x00" in reason:
         raise InvalidInput("say why the task is skipped", place="reason")
-    task = await queries.get_task_for_update(session, seen.task_id)
-    assignment = await queries.get_assignment_for_update(session, assignment_id)
-    assert assignment is not None
-    if assignment.state is AssignmentState.SKIPPED:
+    state, _, _ = await slots.lock_both(session, found.task_id, assignment_id)
+    if state == AssignmentState.SKIPPED:
         return
-    if assignment.state in (AssignmentState.SUBMITTED, AssignmentState.EXTRA):
+    if state in (AssignmentState.SUBMITTED, AssignmentState.EXTRA):
         raise Conflict("This assignment was ranked already", place="assignment")
-    if assignment.state is AssignmentState.LEASED:
-        task.open_slots += 1
-    assignment.state = AssignmentState.SKIPPED
-    assignment.slot = None
-    assignment.skip_reason = reason[:2000]
-    assignment.finished_at = utc_now()
-    await session.flush()
+    held = 1 if state == AssignmentState.LEASED else 0
+    await slots.give_back(session, assignment_id, found.task_id, reason[:2000], held)
 
 
 async def get_progress(session: AsyncSession, project: Project) -> Progress:
     """Counts of a project, as they stand now."""
     now = utc_now()
-    await queries.free_expired_slots(session, project.id, now)
+    await slots.free_lapsed_skip_locked(session, project.id)
     prompts = await queries.count_prompts(session, project.id)
     ready, rated = await queries.count_tasks(session, project.id)
     leased, skipped = await queries.count_assignments(session, project.id, now)

@@ -4,9 +4,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from app.accounts.guards import Researcher, Session
@@ -21,7 +21,7 @@ from app.projects.service import get_project
 from app.training import queries, service
 from app.training.models import Run, RunState, Stage
 from app.training.schemas import RunIn, RunOut
-from app.web.pages import PageOf, see_other
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 api = APIRouter(prefix="/api/v1", tags=["training"])
@@ -134,7 +134,7 @@ async def _runs_page(
 
 @router.get("/research/runs")
 async def runs_page(
-    request: Request, session: Session, _: Researcher, page: Annotated[int, Query(ge=1)] = 1
+    request: Request, session: Session, _: Researcher, page: PageNumber = 1
 ) -> Response:
     """The list."""
     return await _runs_page(request, session, page=page)

@@ -1,8 +1,10 @@
 """The import format: every right row is read, every wrong one is told by its line and field."""
 
 import gzip
+import hashlib
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,8 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"prompt": [{"role": "boss", "content": "x"}]}, "prompt.0.role", "must be one of"),
     ({"prompt": [{"role": "assistant", "content": "x"}]}, "prompt", "must end with a user's"),
     ({"prompt": "a", "colour": 1}, "colour", "is not a field"),
+    ({"prompt": "a", "\ud800\x00": 1}, "\\ud800\\x00", "is not a field"),
+    ({"prompt": "a", "x" * 999: 1}, "x" * 100, "is not a field"),
     ({"prompt": "a", "id": {}}, "id", "must be a string"),
     ({"prompt": "a", "id": "x" * 201}, "id", "is larger than"),
     ({"prompt": "a", "priority": "high"}, "priority", "must be a whole number"),
@@ -197,12 +201,67 @@ def test_tables_and_zipped_files_read_like_lines(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
+def test_a_byte_that_is_no_text_spoils_its_own_row_alone(tmp_path: Path) -> None:
+    rows = [b"%d,Question %d" % (number, number) for number in range(1, 3001)]
+    rows[1499] = b"1500,\xff"
+    (tmp_path / "rows.csv").write_bytes(b"id,prompt\n" + b"\n".join(rows))
+    found = list(read_file(tmp_path / "rows.csv", max_bytes=LIMIT))
+    wrong_rows = [each for each in found if isinstance(each, RowError)]
+    assert wrong_rows == [RowError(1501, "prompt", "is not UTF-8")]
+    assert len(found) == 3000
+
+
+def test_a_cell_without_an_end_ends_the_table_and_says_so(tmp_path: Path) -> None:
+    table = "id,prompt\n1,a\n2," + "x" * (13 * LIMIT) + "\n3,b\n"
+    (tmp_path / "rows.csv").write_text(table)
+    first, second = read_file(tmp_path / "rows.csv", max_bytes=LIMIT)
+    assert isinstance(first, PromptRow)
+    assert isinstance(second, RowError)
+    assert second.line == 3
+    assert "nothing from this line on was imported" in second.message
+
+
+def test_a_table_brings_nothing_that_json_does_not_have(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"prompt": "a", "metadata": {"at": datetime(2020, 1, 1, tzinfo=UTC)}},
+        {"prompt": "b", "metadata": {"at": None}},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    first, second = read_file(tmp_path / "rows.parquet", max_bytes=LIMIT)
+    assert first == RowError(1, "metadata", "holds a datetime, which JSON does not have")
+    assert isinstance(second, PromptRow)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl.gz"])
+def test_a_file_altered_on_its_way_brings_nothing_in(tmp_path: Path, name: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if name.endswith("parquet"):
+        pq.write_table(
+            pa.Table.from_pylist([{"prompt": f"p{n}"} for n in range(99)]), tmp_path / name
+        )
+    else:
+        noise = "".join(
+            f'{{"prompt": "{hashlib.sha256(b"%d" % n).hexdigest()}"}}\n' for n in range(999)
+        )
+        (tmp_path / name).write_bytes(gzip.compress(noise.encode()))
+    altered = bytearray((tmp_path / name).read_bytes())
+    altered[12:60] = b"\xff" * 48
+    (tmp_path / name).write_bytes(altered)
+    with pytest.raises(InvalidInput, match="is not a whole"):
+        list(read_file(tmp_path / name, max_bytes=LIMIT))
+
+
 def test_what_is_no_list_and_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="must be a JSON list"):
         list(read_json(b"{}", max_bytes=LIMIT))
     with pytest.raises(InvalidInput, match="no such file"):
         list(read_file(tmp_path / "none.jsonl", max_bytes=LIMIT))
-    with pytest.raises(InvalidInput, match="not a Parquet file"):
+    with pytest.raises(InvalidInput, match="not a whole Parquet file"):
         list(read_stream(io.BytesIO(b"hello"), "x.parquet", max_bytes=LIMIT))
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}' * 999)[:-20])
     with pytest.raises(InvalidInput, match="not a whole gzip file"):

@@ -243,6 +243,94 @@ async def test_a_late_ranking_whose_slot_is_gone_is_kept_and_marked(
     assert own.json()["extra"] is False
 
 
+async def test_a_lease_past_its_time_is_renewed_while_nobody_wants_its_slot(
+    client: httpx.AsyncClient, session: AsyncSession, project: Project, headers: dict[str, str]
+) -> None:
+    await create_tasks(session, project, 2)
+    task = await lease(client, project.slug, headers)
+    await expire(session, task["id"])
+    again = await lease(client, project.slug, headers)
+    assert again.pop("expires_at") > utc_now().isoformat()
+    task.pop("expires_at")
+    assert again == task
+
+
+async def test_skipping_after_the_lease_ran_out_leaves_the_slot_to_its_new_holder(
+    client: httpx.AsyncClient, session: AsyncSession, project: Project, headers: dict[str, str]
+) -> None:
+    await create_tasks(session, project)
+    task = await lease(client, project.slug, headers)
+    await expire(session, task["id"])
+    other = await bearer(session, await create_user(session))
+    taken = await lease(client, project.slug, other)
+    address = f"/api/v1/assignments/{task['id']}/skip"
+    assert (await client.post(address, headers=headers, json={"reason": "x"})).status_code == 204
+    stored = await session.get_one(Task, uuid.UUID(task["task_id"]), populate_existing=True)
+    assert stored.open_slots == 0
+    own = await submit(client, other, taken["id"], ranks=in_order(taken))
+    assert own.json()["extra"] is False
+
+
+async def test_a_repeated_submit_says_the_same_whatever_the_project_asks_by_then(
+    client: httpx.AsyncClient, session: AsyncSession, project: Project, headers: dict[str, str]
+) -> None:
+    await create_tasks(session, project)
+    task = await lease(client, project.slug, headers)
+    body = {"ranks": in_order(task), "axes": {"helpful": 5}}
+    first = await submit(client, headers, task["id"], **body)
+    project.axes = []
+    await session.commit()
+    again = await submit(client, headers, task["id"], **body)
+    assert (again.status_code, again.content) == (200, first.content)
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("draft", rb'{"rationale": "a\u0000b"}'),
+        ("draft", rb'{"ranks": {"a\u0000b": 1}}'),
+        ("draft", rb'{"axes": {"\ud800": 1}}'),
+        ("draft", rb'{"axes": {"a": NaN}}'),
+        ("ranking", rb'{"ranks": {}, "axes": {"\ud800": 1}}'),
+        ("ranking", rb'{"ranks": {}, "flags": ["\ud800"]}'),
+        ("ranking", rb'{"ranks": {}, "rewrite": "\u0000"}'),
+        ("ranking", rb'{"ranks": {}, "seconds": 1e999}'),
+        ("ranking", rb'{"ranks": {}}'),
+        ("ranking", b"{"),
+    ],
+)
+async def test_what_cannot_be_stored_is_refused_and_named(
+    client: httpx.AsyncClient,
+    session: AsyncSession,
+    project: Project,
+    headers: dict[str, str],
+    call: str,
+    body: bytes,
+) -> None:
+    await create_tasks(session, project)
+    task = await lease(client, project.slug, headers)
+    answer = await client.put(
+        f"/api/v1/assignments/{task['id']}/{call}",
+        headers={**headers, "Content-Type": "application/json"},
+        content=body,
+    )
+    assert answer.status_code == 422
+    assert answer.json()["place"]
+
+
+async def test_a_form_with_a_strange_digit_is_refused(
+    client: httpx.AsyncClient, session: AsyncSession, project: Project, headers: dict[str, str]
+) -> None:
+    await create_tasks(session, project)
+    task = await lease(client, project.slug, headers)
+    first = task["candidates"][0]["id"]
+    for rank in ("²", "9" * 5000, "-1", ""):
+        answer = await client.post(
+            f"/rate/assignments/{task['id']}", headers=headers, data={f"rank-{first}": rank}
+        )
+        assert answer.status_code == 422
+
+
 async def test_an_expired_task_comes_back_to_its_rater_in_the_same_order_with_the_draft(
     client: httpx.AsyncClient, session: AsyncSession, project: Project, headers: dict[str, str]
 ) -> None:

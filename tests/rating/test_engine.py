@@ -5,21 +5,24 @@ import random
 import uuid
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 
 from app.accounts.models import User
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.db.types import utc_now
-from app.errors import Conflict
+from app.errors import Conflict, Unavailable
+from app.main import create_app
 from app.projects.models import Project
 from app.rating import service
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
-from app.rating.schemas import RankingIn
+from app.rating.schemas import Lease, RankingIn
 from app.rating.service import compare
-from tests.factories.accounts import create_user
+from app.settings import Settings
+from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
 from tests.factories.rating import create_tasks
 
@@ -29,6 +32,10 @@ async def sessions(fresh_database: str) -> AsyncIterator[SessionMaker]:
     engine = create_engine(fresh_database, pool_size=20)
     yield create_sessions(engine)
     await engine.dispose()
+
+
+def in_order(lease: Lease) -> RankingIn:
+    return RankingIn(ranks={each.id: n for n, each in enumerate(lease.candidates, start=1)})
 
 
 # What must hold at every moment, whoever does what: each query finds nothing.
@@ -157,6 +164,100 @@ async def test_two_different_rankings_at_once_leave_one(sessions: SessionMaker) 
     ]
     async with sessions() as session:
         assert await session.scalar(select(func.count()).select_from(Comparison)) == 1
+
+
+async def test_as_many_raters_as_slots_at_once_all_get_the_one_task(
+    sessions: SessionMaker,
+) -> None:
+    async with sessions() as session:
+        project = await create_project(session, overlap=16)
+        await create_tasks(session, project, 1)
+        raters = [await create_user(session) for _ in range(16)]
+        await session.commit()
+
+    async def lease(rater: User) -> bool:
+        async with sessions() as session:
+            found = await service.lease_next_task(session, project, rater)
+            await session.commit()
+            return found is not None
+
+    assert await asyncio.gather(*map(lease, raters)) == [True] * 16
+    await check(sessions)
+
+
+async def test_a_task_that_stays_locked_is_not_told_to_be_none(
+    sessions: SessionMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LEASE_TRIES", 3)
+    async with sessions() as session:
+        project = await create_project(session)
+        await create_tasks(session, project, 1)
+        rater = await create_user(session)
+        await session.commit()
+    async with sessions() as holder, sessions() as session:
+        await holder.execute(select(Task).with_for_update())
+        with pytest.raises(Unavailable, match="try again"):
+            await service.lease_next_task(session, project, rater)
+        await holder.rollback()
+        assert await service.lease_next_task(session, project, rater) is not None
+
+
+async def test_a_ranking_on_its_way_hides_its_task_from_nobody(sessions: SessionMaker) -> None:
+    async with sessions() as session:
+        project = await create_project(session, overlap=2)
+        await create_tasks(session, project, 1)
+        first, second = await create_user(session), await create_user(session)
+        await session.commit()
+        lease = await service.lease_next_task(session, project, first)
+        await session.commit()
+    assert lease is not None
+    async with sessions() as one, sessions() as other:
+        await service.submit_ranking(one, lease.assignment_id, first, in_order(lease))
+        assert await service.lease_next_task(other, project, second) is not None
+        await other.commit()
+        await one.commit()
+    await check(sessions)
+
+
+async def test_a_cycle_takes_few_round_trips(sessions: SessionMaker) -> None:
+    async with sessions() as session:
+        project = await create_project(session)
+        await create_tasks(session, project, 2)
+        rater = await create_user(session)
+        await session.commit()
+        statements: list[str] = []
+        connection = (await session.connection()).sync_connection
+        assert connection is not None
+        event.listen(connection, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+        lease = await service.lease_next_task(session, project, rater)
+        assert lease is not None
+        assert len(statements) <= 3
+        statements.clear()
+        await service.submit_ranking(session, lease.assignment_id, rater, in_order(lease))
+        assert len(statements) <= 4
+
+
+async def test_an_answer_is_given_only_when_the_ranking_is_committed(
+    sessions: SessionMaker, settings: Settings
+) -> None:
+    async with sessions() as session:
+        project = await create_project(session)
+        await create_tasks(session, project, 1)
+        headers = await bearer(session, await create_user(session))
+    app = create_app(settings)
+    app.state.sessions = sessions
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        address = f"/api/v1/projects/{project.slug}/assignments"
+        task = (await client.post(address, headers=headers)).json()
+        ranks = {each["id"]: 1 for each in task["candidates"]}
+        address = f"/api/v1/assignments/{task['id']}/ranking"
+        answer = await client.put(address, headers=headers, json={"ranks": ranks})
+    async with sessions() as another:
+        stored = await another.scalar(select(Ranking))
+        assert stored is not None
+        assert str(stored.id) == answer.json()["id"]
+        assert stored.ranks == ranks
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
