@@ -15,10 +15,10 @@ from app.errors import InvalidInput
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
 from app.projects.service import get_project
-from app.rating import queries, service
+from app.rating import history, queries, service
+from app.rating.judgement import LETTERS
 from app.rating.models import Assignment
 from app.rating.schemas import Lease, OwnRanking, RankingIn
-from app.rating.service import LETTERS
 from app.web.errors import from_pydantic
 from app.web.pages import PageNumber, PageOf, is_htmx, see_other
 from app.web.templates import PageContext, render
@@ -93,13 +93,13 @@ async def home(request: Request, session: Session, rater: Rater) -> Response:
 
 
 @router.get("/rate/history")
-async def history(
+async def own_work(
     request: Request, session: Session, rater: Rater, page: PageNumber = 1
 ) -> Response:
     """One's own rankings, the newest first."""
     size = 20
-    total, today, seconds = await service.get_totals(session, rater)
-    rows = await service.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
+    total, today, seconds = await history.get_totals(session, rater)
+    rows = await history.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
     context = HistoryPage(
         title="My work",
         rankings=PageOf(rows, page, total, size),
@@ -111,11 +111,11 @@ async def history(
 
 
 @router.get("/rate/history/{ranking_id}")
-async def own_ranking(
+async def own_ranking_page(
     request: Request, ranking_id: uuid.UUID, session: Session, rater: Rater
 ) -> Response:
     """One ranking, as it was given."""
-    ranking = await service.get_own_ranking(session, rater, ranking_id)
+    ranking = await history.get_own_ranking(session, rater, ranking_id)
     page = OwnRankingPage(title="My ranking", ranking=ranking)
     return render(request, "rating/own_ranking.html", page)
 
@@ -151,7 +151,7 @@ async def submit(
     project = await session.get_one(Project, assignment.project_id)
     if not is_htmx(request):
         return see_other(request, f"/rate/{project.slug}", notice="Your ranking is stored.")
-    own = await service.get_own_ranking(session, rater, stored.id)
+    own = await history.get_own_ranking(session, rater, stored.id)
     return await _next_task(request, session, project, rater, recap=own)
 
 
@@ -184,7 +184,7 @@ async def _next_task(
 ) -> Response:
     lease = await service.lease_next_task(session, project, rater)
     await session.commit()
-    _, today, _ = await service.get_totals(session, rater)
+    _, today, _ = await history.get_totals(session, rater)
     page = TaskPage(
         title=project.name,
         project=project,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
@@ -24,6 +24,11 @@ async def count_prompts(session: AsyncSession, project_id: uuid.UUID) -> dict[Pr
     return dict(rows.all())
 
 
+def enough_gold() -> ColumnElement[bool]:
+    """A gold task that as many raters have had as other tasks get. Join Project."""
+    return and_(Task.gold, Task.overlap - Task.open_slots >= Project.overlap)
+
+
 async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int, int]:
     """(tasks with a free slot, tasks with all their rankings)."""
     filled = (
@@ -35,9 +40,16 @@ async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int
     row = (
         await session.execute(
             select(
-                func.count().filter(Task.open_slots > 0),
-                func.count().filter(and_(Task.open_slots == 0, filled >= Task.overlap)),
-            ).where(Task.project_id == project_id)
+                func.count().filter(Task.open_slots > 0, ~enough_gold()),
+                func.count().filter(
+                    or_(
+                        and_(Task.gold, filled >= Project.overlap),
+                        and_(~Task.gold, Task.open_slots == 0, filled >= Task.overlap),
+                    )
+                ),
+            )
+            .join(Project, Project.id == Task.project_id)
+            .where(Task.project_id == project_id)
         )
     ).one()
     return row[0], row[1]
@@ -71,13 +83,15 @@ async def count_rankings(session: AsyncSession, project_id: uuid.UUID) -> int:
 
 async def list_own_rankings(
     session: AsyncSession, rater_id: uuid.UUID, *, limit: int, offset: int
-) -> Sequence[Row[Ranking, Prompt, Project]]:
-    """A rater's rankings with their prompts and projects, the newest first."""
+) -> Sequence[Row[Ranking, Prompt, Project, bool]]:
+    """A rater's rankings with their prompts and projects, the newest first; and whether they were asked
+    for here and outside a test, so that they may be changed."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project)
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
+        .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
         .where(Ranking.rater_id == rater_id)
         .order_by(Ranking.id.desc())
         .limit(limit)
@@ -88,13 +102,14 @@ async def list_own_rankings(
 
 async def get_own_ranking(
     session: AsyncSession, rater_id: uuid.UUID, ranking_id: uuid.UUID
-) -> Row[Ranking, Prompt, Project] | None:
+) -> Row[Ranking, Prompt, Project, bool] | None:
     """One ranking of this rater's."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project)
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
+        .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
         .where(Ranking.rater_id == rater_id, Ranking.id == ranking_id)
     )
     return rows.one_or_none()
@@ -138,7 +153,7 @@ async def list_projects_with_work(session: AsyncSession, rater_id: uuid.UUID) ->
     )
     some = (
         select(Task.id)
-        .where(Task.project_id == Project.id, Task.open_slots > 0, ~had)
+        .where(Task.project_id == Project.id, Task.open_slots > 0, ~enough_gold(), ~had)
         .limit(1000)
         .correlate(Project)
         .subquery()
