@@ -1,8 +1,9 @@
 """What was rated: a rater's own work, and a project's counts."""
 
 import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -94,7 +95,60 @@ def own_ranking(
     )
 
 
-async def get_totals(session: AsyncSession, rater: User) -> tuple[int, int, float]:
-    """(all, today's, seconds today) of a rater's rankings; the day is UTC's."""
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return await queries.count_own_rankings(session, rater.id, midnight)
+async def count_today(session: AsyncSession, rater: User) -> int:
+    """How many rankings the rater has given since midnight (UTC)."""
+    return await queries.count_own_since(session, rater.id, _midnight())
+
+
+def _midnight() -> datetime:
+    return utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of a rater's work; the height of its bar in percent of the busiest."""
+
+    day: date
+    rankings: int
+    seconds: float
+    height: int
+
+
+@dataclass(frozen=True)
+class OwnFigures:
+    """What a rater's work adds up to. Nothing in it tells which tasks were gold."""
+
+    total: int
+    today: int
+    seconds_today: float
+    median_seconds: float | None
+    skipped: int
+    # The share of pairs that others who had the same tasks put the same way; None where nobody has.
+    agreement: float | None
+    shared_pairs: int
+    days: Sequence[Day]
+
+
+async def get_own_figures(session: AsyncSession, rater: User, *, days: int = 14) -> OwnFigures:
+    """A rater's totals, and their last days, the oldest first; the days are UTC's."""
+    since = _midnight() - timedelta(days=days - 1)
+    totals = await queries.get_own_totals(session, rater.id)
+    by_day = await queries.count_own_by_day(session, rater.id, since)
+    same, shared = await queries.count_own_agreement(session, rater.id)
+    busiest = max((count for count, _ in by_day.values()), default=0)
+    dates = [(since + timedelta(days=number)).date() for number in range(days)]
+    rows = [
+        Day(each, count, seconds, round(100 * count / busiest) if busiest else 0)
+        for each in dates
+        for count, seconds in [by_day.get(each, (0, 0.0))]
+    ]
+    return OwnFigures(
+        total=totals.total,
+        today=rows[-1].rankings,
+        seconds_today=rows[-1].seconds,
+        median_seconds=totals.median_seconds,
+        skipped=totals.skipped,
+        agreement=same / shared if shared else None,
+        shared_pairs=shared,
+        days=rows,
+    )

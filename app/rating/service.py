@@ -287,6 +287,38 @@ def _lease_of(row: Row[Any]) -> Lease:
     )
 
 
+async def get_texts(
+    session: AsyncSession, assignment_id: uuid.UUID, rater: User
+) -> dict[uuid.UUID, str]:
+    """The texts of an assignment's candidates, whatever has become of it. Raises NotFound."""
+    row = await slots.find_contents(session, assignment_id, rater.id)
+    if row is None:
+        raise _no_such_assignment()
+    return {each.id: each.text for each in _lease_of(row).candidates}
+
+
+async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User) -> Lease:
+    """The assignment that a ranking answered, with the ranking as its draft. Raises NotFound."""
+    ranking = await session.get(Ranking, ranking_id)
+    if ranking is None or ranking.rater_id != rater.id or ranking.assignment_id is None:
+        raise NotFound("You have no such ranking", place="ranking")
+    row = await slots.find_contents(session, ranking.assignment_id, rater.id)
+    if row is None:
+        raise _no_such_assignment()
+    one, other = (ranking.ranks[str(each)] for each in ranking.presented[:2])
+    sign = (one < other) - (one > other)
+    draft = {
+        "ranks": ranking.ranks,
+        "preference": sign * (ranking.strength or 2) if sign else 0,
+        "axes": ranking.axes,
+        "flags": ranking.flags,
+        "rationale": ranking.rationale or "",
+        "rewrite": ranking.rewrite or "",
+        "seconds": ranking.seconds or 0,
+    }
+    return replace(_lease_of(row), draft=draft, expired=False)
+
+
 async def save_draft(
     session: AsyncSession, assignment_id: uuid.UUID, rater: User, draft: DraftIn
 ) -> datetime:
