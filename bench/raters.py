@@ -3,8 +3,8 @@
     python bench/raters.py < plan.json > log.json
 
 The plan: `{address, slug, tokens, seconds, warmup, seed}`; one rater for each token, on one kept-alive
-connection, leases and ranks until the time is over. A call that is not answered, or is answered with 503, is
-made again as it was, as a browser or a program would. The log has every latency in ms (a retried call's
+connection, leases and ranks until the time is over. A call that is not answered, or is answered with 503,
+is made again as it was, as a browser or a program would. The log has every latency in ms (a retried call's
 from its first try), and every ranking that was acknowledged, as it was sent.
 
 The client is written by hand on asyncio streams: it shares the cores with what it measures.

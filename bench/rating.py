@@ -1,15 +1,17 @@
-"""How fast the assignment engine is through its API, and whether anything is lost or doubled under load.
+"""How fast the assignment engine is through its API, and whether load loses or doubles anything.
 
-    python bench/rating.py                        cycles a second and latencies, 16 raters and one; checks by SQL
-    python bench/rating.py --scale                lease time with 1,000,000 open tasks beside 1,000; query plans
-    python bench/rating.py --kill                 kill -9 an app process, restart PostgreSQL twice, under load
-    python bench/rating.py --compare ../other     alternate runs of this checkout with another of the same schema
+    python bench/rating.py                      cycles a second and latencies, 16 raters and one
+    python bench/rating.py --scale              lease time at 1,000,000 open tasks beside 1,000; plans
+    python bench/rating.py --kill               kill -9 of an app process, restarts of PostgreSQL
+    python bench/rating.py --compare ../other   runs of this checkout and another in turn (same schema)
 
-A PostgreSQL of its own (the embedded one, durable as in production) or, with DATABASE_URL, a database of its
-own on that server; 100,000 open tasks, overlap 3, K = 4; `plackett serve` as people run it; the raters of
-bench/raters.py in a process of their own, on the same cores as all the rest. Prints one JSON object; the exit
-code is 1 when a check by SQL fails. Figures are medians over the runs. `cpu_ms_per_cycle` holds still when the
-machine is busy with other work, which `load` tells.
+A PostgreSQL of its own (the embedded one, durable as in production) or, with DATABASE_URL, a database of
+its own on that server; 100,000 open tasks, overlap 3, K = 4; `plackett serve` as people run it; the raters
+of bench/raters.py in a process of their own, on the same cores as all the rest. Each ends with checks by
+SQL: no task over its overlap, no rater twice on a task, nothing acknowledged and missing.
+
+Prints one JSON object; the exit code is 1 when a check fails. Figures are medians over the runs.
+`cpu_ms_per_cycle` holds still when the machine is busy with other work, which `load_before_runs` tells.
 """
 
 import argparse
@@ -56,19 +58,21 @@ CHECKS = {
         SELECT count(*) FROM tasks AS task WHERE task.overlap <> task.open_slots
             + (SELECT count(*) FROM assignments WHERE task_id = task.id AND slot IS NOT NULL)""",
     "raters_twice_on_a_task": """
-        SELECT count(*) FROM (SELECT FROM rankings GROUP BY task_id, rater_id HAVING count(*) > 1) AS twice""",
+        SELECT count(*) FROM (
+            SELECT FROM rankings GROUP BY task_id, rater_id HAVING count(*) > 1) AS twice""",
     "acknowledged_and_missing": """
         SELECT count(*) FROM acknowledged AS ours WHERE NOT EXISTS (
             SELECT FROM rankings AS kept WHERE kept.id = ours.id
                AND kept.assignment_id = ours.assignment_id AND kept.ranks = ours.ranks)""",
     "acknowledged_twice": """
-        SELECT count(*) FROM (SELECT FROM acknowledged GROUP BY assignment_id HAVING count(*) > 1) AS twice""",
+        SELECT count(*) FROM (
+            SELECT FROM acknowledged GROUP BY assignment_id HAVING count(*) > 1) AS twice""",
     "submitted_without_a_ranking": """
         SELECT count(*) FROM assignments AS done WHERE state IN ('submitted', 'extra')
            AND NOT EXISTS (SELECT FROM rankings WHERE assignment_id = done.id)""",
     "rankings_without_all_their_pairs": f"""
         SELECT count(*) FROM rankings AS ranking WHERE {K * (K - 1) // 2} <>
-            (SELECT count(*) FROM comparisons WHERE ranking_id = ranking.id)""",  # noqa: S608
+            (SELECT count(*) FROM comparisons WHERE ranking_id = ranking.id)""",
 }
 
 
@@ -275,7 +279,7 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="plackett-bench-"))
         folder.chmod(0o755)  # the server's account walks through it
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        url, server = stack.enter_context(server_of(folder))
+        url, _ = stack.enter_context(server_of(folder))
         with psycopg.connect(libpq_url(url)) as connection:
             version = connection.info.server_version // 10000
         began = time.time()

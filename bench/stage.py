@@ -1,4 +1,4 @@
-"""The stage of bench/rating.py: a database full of open tasks, raters with tokens, the application as a process."""
+"""The stage of bench/rating.py: a database full of open tasks, raters, the application as a process."""
 
 import asyncio
 import os
@@ -34,10 +34,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 OVERLAP = 3
 K = 4
 CHUNK = 25_000  # tasks in one transaction: enough to be quick, few enough to see progress
-WORDS = (
+TEXT = (
     "the model answers with care and says what it knows where it is unsure it says so too and gives "
     "sources that a reader can follow step by step without having to guess at what was meant"
-).split()
+)
 
 # Ids of tasks are UUIDv7 in ascending order, as an import makes them; candidates' are random.
 TASKS = """
@@ -45,15 +45,16 @@ WITH made AS (
     INSERT INTO prompts (id, project_id, messages, content_hash, state)
     SELECT gen_random_uuid(), %(project)s,
            jsonb_build_array(jsonb_build_object(
-               'role', 'user', 'content', 'Question ' || n || ': ' || substr(%(words)s::text, (1 + n %% 97)::int, 300))),
+               'role', 'user',
+               'content', 'Question ' || n || ': ' || substr(%(words)s::text, (1 + n %% 97)::int, 300))),
            sha256(('Question ' || n)::bytea), 'ready'
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
     RETURNING id
 ), answers AS (
     INSERT INTO candidates (id, prompt_id, position, text)
     SELECT gen_random_uuid(), made.id, position,
-           'Answer ' || position || ': '
-               || substr(%(words)s::text, 1 + (hashtext(made.id::text) & 1023) + position * 31, %(length)s::int)
+           'Answer ' || position || ': ' || substr(
+               %(words)s::text, 1 + (hashtext(made.id::text) & 1023) + position * 31, %(length)s::int)
     FROM made, generate_series(0, %(k)s::int - 1) AS position
 )
 INSERT INTO tasks (id, project_id, prompt_id, priority, overlap, open_slots)
@@ -103,7 +104,7 @@ def seed(url: str, *, tasks: int, raters: int, words: int) -> Stage:
             return project.id, project.slug, tokens
 
     project_id, slug, tokens = asyncio.run(people())
-    text = " ".join(random.Random(0).choices(WORDS, k=words + 400))
+    text = " ".join(random.Random(0).choices(TEXT.split(), k=words + 400))
     console = Console(stderr=True)
     with (
         psycopg.connect(libpq_url(url), autocommit=True) as connection,
