@@ -29,12 +29,13 @@ from app.web.errors import install_error_handlers
 from app.web.middleware import BodyLimit, Envelope
 from app.worker import keep_running
 
+# Routes are tried one by one, in this order: those that raters call all day come first.
 ROUTERS: Sequence[APIRouter] = (
+    rating.api,
+    rating_pages.router,
     accounts.router,
     projects.api,
     policies.api,
-    rating.api,
-    rating_pages.router,
     policy_pages.router,
     generation.router,
     rating_admin.router,
