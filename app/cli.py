@@ -161,7 +161,7 @@ def serve(
         os.environ["DATABASE_URL"] = url
         get_settings.cache_clear()
         uvicorn.run(
-            "app.main:create_app",
+            "app.main:create_served_app",
             factory=True,
             host=host,
             port=port,

@@ -13,6 +13,7 @@ from app.datasets import routes as datasets
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
 from app.generation import routes as generation
+from app.logs import configure_logs
 from app.policies import pages as policy_pages
 from app.policies import routes as policies
 from app.projects import routes as projects
@@ -28,12 +29,13 @@ from app.web.errors import install_error_handlers
 from app.web.middleware import BodyLimit, Envelope
 from app.worker import keep_running
 
+# Routes are tried one by one, in this order: those that raters call all day come first.
 ROUTERS: Sequence[APIRouter] = (
+    rating.api,
+    rating_pages.router,
     accounts.router,
     projects.api,
     policies.api,
-    rating.api,
-    rating_pages.router,
     policy_pages.router,
     generation.router,
     rating_admin.router,
@@ -62,8 +64,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             await engine.dispose()
 
 
+def create_served_app() -> FastAPI:
+    """The factory of `plackett serve`: each of its processes writes its log lines as the first does."""
+    configure_logs(get_settings().log_format)
+    return create_app()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The web application. uvicorn calls this as a factory."""
+    """The web application."""
     settings = settings or get_settings()
     app = FastAPI(
         title="Plackett",

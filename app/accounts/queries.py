@@ -3,11 +3,33 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import contains_eager, selectinload
 
 from app.accounts.models import ApiToken, AuditEntry, SignInLink, SignInSession, User
+
+# Every request makes one of these two: put together once, they take half the time.
+_LIVE_SESSION = (
+    select(SignInSession)
+    .join(SignInSession.user)
+    .options(contains_eager(SignInSession.user))
+    .where(
+        SignInSession.token_hash == bindparam("token_hash"),
+        SignInSession.expires_at > bindparam("now"),
+        User.disabled_at.is_(None),
+    )
+)
+_LIVE_API_TOKEN = (
+    select(ApiToken)
+    .join(ApiToken.user)
+    .options(contains_eager(ApiToken.user))
+    .where(
+        ApiToken.token_hash == bindparam("token_hash"),
+        ApiToken.revoked_at.is_(None),
+        User.disabled_at.is_(None),
+    )
+)
 
 
 async def get_user_by_email(session: AsyncSession, email: str) -> User | None:
@@ -24,28 +46,12 @@ async def get_live_session(
     session: AsyncSession, token_hash: bytes, now: datetime
 ) -> SignInSession | None:
     """The sign-in session of a cookie, if it has neither expired nor lost its person."""
-    return await session.scalar(
-        select(SignInSession)
-        .join(SignInSession.user)
-        .where(
-            SignInSession.token_hash == token_hash,
-            SignInSession.expires_at > now,
-            User.disabled_at.is_(None),
-        )
-    )
+    return await session.scalar(_LIVE_SESSION, {"token_hash": token_hash, "now": now})
 
 
 async def get_live_api_token(session: AsyncSession, token_hash: bytes) -> ApiToken | None:
     """An API token that is neither revoked nor a disabled person's."""
-    return await session.scalar(
-        select(ApiToken)
-        .join(ApiToken.user)
-        .where(
-            ApiToken.token_hash == token_hash,
-            ApiToken.revoked_at.is_(None),
-            User.disabled_at.is_(None),
-        )
-    )
+    return await session.scalar(_LIVE_API_TOKEN, {"token_hash": token_hash})
 
 
 async def get_link_for_update(session: AsyncSession, token_hash: bytes) -> SignInLink | None:
