@@ -49,14 +49,14 @@ READY_SECONDS = 90
 GUIDELINES = """\
 # Which little story is better?
 
-You see one request and several stories written for it. Put the story that you would rather read to a
+You see one request and several stories written for it. Put the story that you would rather read to a \
 child **first**, the next best second, and so on. Two stories may share a place.
 
 1. **Does it do what was asked?** The right hero, place and thing; the mood and length that were wished for.
 2. **Does it hold together?** One thing follows from another, and people stay who they are.
 3. **Is it a pleasure to read?** Something happens, somebody speaks, and the ending feels like one.
 
-Do not reward length for its own sake. Where all are equally poor, give them the same place. Skip a task
+Do not reward length for its own sake. Where all are equally poor, give them the same place. Skip a task \
 only when you cannot judge it, and say why.
 """
 

@@ -27,7 +27,15 @@ class Project(Base):
     candidates_per_task: Mapped[int] = mapped_column(default=4, server_default="4")
     overlap: Mapped[int] = mapped_column(default=1, server_default="1")
     lease_seconds: Mapped[int] = mapped_column(default=1800, server_default="1800")
-    # [{name, question, min, max}]: scored once for the best response.
+    # How long a rater may change a stored ranking; 0 forbids it.
+    edit_seconds: Mapped[int] = mapped_column(default=900, server_default="900")
+    # The share of a rater's tasks that are gold ones, as long as both kinds are left for them.
+    gold_rate: Mapped[float] = mapped_column(default=0.05, server_default="0.05")
+    # Gold tasks that a rater must answer before the others (0: none), and the share of their pairs
+    # that must come out right.
+    qualification_tasks: Mapped[int] = mapped_column(default=0, server_default="0")
+    qualification_accuracy: Mapped[float] = mapped_column(default=0.75, server_default="0.75")
+    # [{name, question, min, max, per}]: scored for the best response, or for each one.
     axes: Mapped[JsonList]
     # [{name, label}]: what a rater may mark a task with.
     flags: Mapped[JsonList]
@@ -43,6 +51,10 @@ class Project(Base):
         CheckConstraint("candidates_per_task BETWEEN 2 AND 9", name="candidates_per_task"),
         CheckConstraint("overlap BETWEEN 1 AND 100", name="overlap"),
         CheckConstraint("lease_seconds BETWEEN 1 AND 604800", name="lease_seconds"),
+        CheckConstraint("edit_seconds BETWEEN 0 AND 604800", name="edit_seconds"),
+        CheckConstraint("gold_rate BETWEEN 0 AND 1", name="gold_rate"),
+        CheckConstraint("qualification_tasks BETWEEN 0 AND 100", name="qualification_tasks"),
+        CheckConstraint("qualification_accuracy BETWEEN 0 AND 1", name="qualification_accuracy"),
     )
 
 

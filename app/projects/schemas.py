@@ -1,7 +1,7 @@
 """The shapes of projects at the edge: API bodies, configuration files, answers."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -11,7 +11,7 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 
 
 class Axis(BaseModel):
-    """One scale on which the best response is scored."""
+    """One scale on which the best response is scored, or (`per` response) each of them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,6 +19,7 @@ class Axis(BaseModel):
     question: str = Field(default="", max_length=500)
     min: int = Field(default=1, ge=-100, le=100)
     max: int = Field(default=7, ge=-100, le=100)
+    per: Literal["best", "response"] = "best"
 
     @model_validator(mode="after")
     def _in_order(self) -> "Axis":
@@ -65,6 +66,10 @@ class ProjectIn(BaseModel):
     candidates_per_task: int = Field(default=4, ge=2, le=9)
     overlap: int = Field(default=1, ge=1, le=100)
     lease_seconds: int = Field(default=1800, ge=1, le=604_800)
+    edit_seconds: int = Field(default=900, ge=0, le=604_800)
+    gold_rate: float = Field(default=0.05, ge=0, le=1)
+    qualification_tasks: int = Field(default=0, ge=0, le=100)
+    qualification_accuracy: float = Field(default=0.75, ge=0, le=1)
     axes: list[Axis] = Field(default_factory=list, max_length=12)
     flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
     sampling: Sampling = Field(default_factory=Sampling)
@@ -94,6 +99,10 @@ class ProjectOut(BaseModel):
     candidates_per_task: int
     overlap: int
     lease_seconds: int
+    edit_seconds: int
+    gold_rate: float
+    qualification_tasks: int
+    qualification_accuracy: float
     axes: list[dict[str, Any]]
     flags: list[dict[str, Any]]
     sampling: dict[str, Any]

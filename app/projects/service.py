@@ -66,7 +66,8 @@ async def set_paused(
 
 # What may be changed later. The slug stays: addresses and programs rely on it.
 CHANGEABLE = (
-    *("name", "description", "candidates_per_task", "overlap", "lease_seconds"),
+    *("name", "description", "candidates_per_task", "overlap", "lease_seconds", "edit_seconds"),
+    *("gold_rate", "qualification_tasks", "qualification_accuracy"),
     *("axes", "flags", "sampling"),
 )
 

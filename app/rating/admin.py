@@ -20,7 +20,7 @@ from app.prompts import service as prompts
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.parse import GZIP_ERRORS, PromptRow, RowError, read_stream
 from app.prompts.schemas import ImportReport
-from app.rating import queries, service
+from app.rating import history, queries
 from app.rating.intake import import_prompts
 from app.rating.models import Ranking
 from app.rating.schemas import Progress
@@ -80,7 +80,7 @@ class PromptPage(PageContext):
 async def projects_page(request: Request, session: Session, _: Admin) -> Response:
     """All projects."""
     found = await list_projects(session)
-    rows = [(project, await service.get_progress(session, project)) for project in found]
+    rows = [(project, await history.get_progress(session, project)) for project in found]
     await session.commit()
     return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
 
@@ -93,7 +93,7 @@ async def overview(request: Request, slug: str, session: Session, _: Admin) -> R
         title=project.name,
         project=project,
         tab="overview",
-        progress=await service.get_progress(session, project),
+        progress=await history.get_progress(session, project),
     )
     await session.commit()
     name = "counts" if "hx-request" in request.headers else "overview"
@@ -138,7 +138,7 @@ async def _prompts_page(
         title=f"{project.name}: prompts",
         project=project,
         tab="prompts",
-        progress=await service.get_progress(session, project),
+        progress=await history.get_progress(session, project),
         prompts=PageOf(found, page, total, PAGE_SIZE),
         imports=await prompt_queries.list_imports(session, project.id, limit=5),
         state=state,

@@ -22,7 +22,7 @@ from app.projects.models import Project
 from app.prompts import service as prompts
 from app.prompts.parse import PromptRow, RowError
 from app.prompts.schemas import ImportReport, RowErrorOut
-from app.rating.models import Ranking, Task
+from app.rating.models import GOLD_SLOTS, Ranking, Task
 from app.rating.service import store_comparisons
 
 # Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
@@ -111,14 +111,15 @@ async def _open_tasks(
     for task_id, ranking_id, (row, prompt_id, ids) in zip(*numbers, added, strict=True):
         ranks = dict(zip(ids, row.ranks, strict=True)) if row.ranks else None
         imported = ranks is not None and not row.gold
+        overlap = GOLD_SLOTS if row.gold else project.overlap
         tasks.append(
             {
                 "id": task_id,
                 "project_id": project.id,
                 "prompt_id": prompt_id,
                 "priority": row.priority,
-                "overlap": project.overlap,
-                "open_slots": max(0, project.overlap - imported),
+                "overlap": overlap,
+                "open_slots": max(0, overlap - imported),
                 "gold": row.gold,
                 "gold_ranks": {str(each): rank for each, rank in ranks.items()}
                 if ranks and row.gold

@@ -1,10 +1,11 @@
-"""Tasks, assignments (leases), rankings and comparisons.
+"""Tasks, assignments (leases), rankings and comparisons; who has read the rules and passed the test.
 
 States of an assignment, and what moves it from one to the next:
 
 | from      | event                              | to        | the task's slot                      |
 | --------- | ---------------------------------- | --------- | ------------------------------------ |
 | (none)    | a rater leases the task            | leased    | taken: the lowest free number        |
+| (none)    | it is fetched ahead, for afterwards| leased    | taken; `ahead` until it is its turn  |
 | leased    | the ranking arrives                | submitted | kept for good                        |
 | leased    | the rater skips                    | skipped   | free again                           |
 | leased    | the lease runs out                 | expired   | free again                           |
@@ -15,7 +16,10 @@ States of an assignment, and what moves it from one to the next:
 
 `submitted`, `skipped` and `extra` are final: a repeated submit changes nothing. The database holds
 the rules: one assignment for each task and rater, one holder for each slot, one lease for each rater
-and project, and a task's count of open slots never below zero nor above its overlap.
+and project (and one ahead of it), and a task's count of open slots never below zero nor above its overlap.
+
+A stored ranking may be changed by its rater for as long as the project allows; what it said before is
+kept as a revision.
 """
 
 import uuid
@@ -39,6 +43,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db.base import Base
 from app.db.types import CreatedAt, Id, JsonObject, Moment, choice
 
+# More raters than any project has: a gold task is for every one of them.
+GOLD_SLOTS = 1000
+
 
 class Task(Base):
     """A prompt with its candidates, waiting for `overlap` different raters."""
@@ -54,6 +61,7 @@ class Task(Base):
     overlap: Mapped[int]
     open_slots: Mapped[int]
     gold: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # A gold task has slots enough for every rater: `overlap` is GOLD_SLOTS.
     # {candidate_id: rank}, what a gold task's answer should be.
     gold_ranks: Mapped[dict[str, int] | None] = mapped_column(JSONB)
     created_at: Mapped[CreatedAt]
@@ -61,10 +69,13 @@ class Task(Base):
     __table_args__ = (
         CheckConstraint("open_slots BETWEEN 0 AND overlap", name="open_slots"),
         CheckConstraint("overlap >= 0", name="overlap"),
+        # The order in which tasks are handed out: urgent ones, then those that few have had, then old ones.
         Index(
             "ix_tasks_open",
             "project_id",
+            "gold",
             text("priority DESC"),
+            text("(overlap - open_slots)"),
             "id",
             postgresql_where=text("open_slots > 0"),
         ),
@@ -91,6 +102,10 @@ class Assignment(Base):
     project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     state: Mapped[AssignmentState] = mapped_column(choice(AssignmentState))
+    # Leased for afterwards, while the rater is at another task.
+    ahead: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # Part of the rater's qualification test.
+    test: Mapped[bool] = mapped_column(default=False, server_default="false")
     slot: Mapped[int | None]
     # Candidate ids in the order shown, shuffled with `seed`.
     presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
@@ -113,6 +128,7 @@ class Assignment(Base):
             "uq_assignments_one_lease",
             "project_id",
             "rater_id",
+            "ahead",
             unique=True,
             postgresql_where=text("state = 'leased'"),
         ),
@@ -143,6 +159,8 @@ class Ranking(Base):
     presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
     axes: Mapped[JsonObject]
     flags: Mapped[list[str]] = mapped_column(ARRAY(String(64)), default=list, server_default="{}")
+    # Of two candidates, how much better the one is: 1 slightly, 2, 3 much. None where nobody was asked.
+    strength: Mapped[int | None]
     rationale: Mapped[str | None] = mapped_column(Text)
     rewrite: Mapped[str | None] = mapped_column(Text)
     seconds: Mapped[float | None]
@@ -151,9 +169,11 @@ class Ranking(Base):
     extra: Mapped[bool] = mapped_column(default=False, server_default="false")
     imported: Mapped[bool] = mapped_column(default=False, server_default="false")
     created_at: Mapped[CreatedAt]
+    revised_at: Mapped[Moment | None]
 
     __table_args__ = (
         UniqueConstraint("task_id", "rater_id"),
+        CheckConstraint("strength BETWEEN 1 AND 3", name="strength"),
         Index("ix_rankings_project_id_id", "project_id", "id"),
         Index("ix_rankings_rater_id_id", "rater_id", "id"),
         CheckConstraint("seconds >= 0", name="seconds"),
@@ -170,7 +190,7 @@ class Comparison(Base):
     )
     better_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
     worse_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
-    # How many ranks apart: 0 is a tie.
+    # How many ranks apart, or the strength where one was given: 0 is a tie.
     margin: Mapped[int]
 
     __table_args__ = (
@@ -179,3 +199,56 @@ class Comparison(Base):
         Index("ix_comparisons_better_id", "better_id"),
         Index("ix_comparisons_worse_id", "worse_id"),
     )
+
+
+class RankingRevision(Base):
+    """What a ranking said before its rater changed it."""
+
+    __tablename__ = "ranking_revisions"
+
+    id: Mapped[Id]
+    ranking_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("rankings.id", ondelete="CASCADE"))
+    # {ranks, strength, axes, flags, rationale, rewrite, seconds}
+    content: Mapped[JsonObject]
+    replaced_at: Mapped[CreatedAt]
+
+    __table_args__ = (Index("ix_ranking_revisions_ranking_id", "ranking_id"),)
+
+
+class GuidelineReading(Base):
+    """The newest version of a project's guidelines that a rater says they have read."""
+
+    __tablename__ = "guideline_readings"
+
+    project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    rater_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int]
+    read_at: Mapped[CreatedAt]
+
+
+class QualificationState(StrEnum):
+    """How a rater's test came out. Nobody has a row before its end."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+class Qualification(Base):
+    """A rater's finished test on a project's gold tasks."""
+
+    __tablename__ = "qualifications"
+
+    project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    rater_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    state: Mapped[QualificationState] = mapped_column(choice(QualificationState))
+    # The share of pairs that came out as the gold ranks have them; None where an admin let them pass.
+    accuracy: Mapped[float | None]
+    decided_at: Mapped[CreatedAt]

@@ -1,37 +1,36 @@
 """The rater's pages: where to rate, the ranking page, guidelines, and one's own work."""
 
+import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.datastructures import FormData
 
 from app.accounts.guards import Rater, Session
 from app.accounts.models import User
-from app.errors import InvalidInput
+from app.errors import Conflict, InvalidInput, NotAllowed
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
 from app.projects.service import get_project
-from app.rating import queries, service
+from app.rating import history, qualification, queries, service
+from app.rating.difference import mark_differences
+from app.rating.judgement import LETTERS, NONE_IS_GOOD
 from app.rating.models import Assignment
-from app.rating.schemas import Lease, OwnRanking, RankingIn
-from app.rating.service import LETTERS
+from app.rating.schemas import Feedback, Lease, OwnRanking, RankingIn, RankingOut
 from app.web.errors import from_pydantic
-from app.web.pages import PageNumber, PageOf, is_htmx, see_other
+from app.web.language import gettext as _
+from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
 RANKS = frozenset("123456789")
-SKIP_REASONS = (
-    "I cannot judge this subject",
-    "It is not in a language that I read",
-    "The responses cannot be compared",
-    "It disturbs me",
-)
+PREFERENCES = frozenset(("3", "2", "1", "0", "-1", "-2", "-3"))
+LONGEST_COMPARED = 100_000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +42,29 @@ class HomePage(PageContext):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPage(PageContext):
-    """The ranking page: a task, or the news that none is left."""
+    """The ranking page: a task, rules to read first, or the news that nothing is left."""
 
     project: Project
     lease: Lease | None
-    letters: str
+    # The rules, where this version has not been read; the version that was.
+    unread: Guideline | None
+    version_read: int
+    failed: bool
     guideline: Guideline | None
+    # The ranking that is being changed, if it is not a new one.
+    changing: OwnRanking | None
+    letters: str
+    none_is_good: str
     skip_reasons: Sequence[str]
-    # What was stored a moment ago, in letters.
-    recap: str | None
-    recap_id: uuid.UUID | None
+    words: Mapping[str, str]
     today: int
-    fragment: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackFragment(PageContext):
+    """What a rater is told after an answer of the test."""
+
+    feedback: Feedback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +80,7 @@ class HistoryPage(PageContext):
     """A rater's own work."""
 
     rankings: PageOf[OwnRanking]
-    total: int
-    today: int
-    minutes_today: float
+    figures: history.OwnFigures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +97,19 @@ async def home(request: Request, session: Session, rater: Rater) -> Response:
     with_work = [row for row in rows if row.left or row.held]
     if len(with_work) == 1:
         return RedirectResponse(f"/rate/{with_work[0].Project.slug}", status_code=303)
-    return render(request, "rating/home.html", HomePage(title="Rate", rows=rows))
+    return render(request, "rating/home.html", HomePage(title=_("Rate"), rows=rows))
 
 
 @router.get("/rate/history")
-async def history(
+async def own_work(
     request: Request, session: Session, rater: Rater, page: PageNumber = 1
 ) -> Response:
-    """One's own rankings, the newest first."""
+    """One's own rankings, the newest first, and what they add up to."""
     size = 20
-    total, today, seconds = await service.get_totals(session, rater)
-    rows = await service.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
+    figures = await history.get_own_figures(session, rater)
+    rows = await history.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
     context = HistoryPage(
-        title="My work",
-        rankings=PageOf(rows, page, total, size),
-        total=total,
-        today=today,
-        minutes_today=seconds / 60,
+        title=_("My work"), rankings=PageOf(rows, page, figures.total, size), figures=figures
     )
     return render(request, "rating/history.html", context)
 
@@ -115,44 +119,133 @@ async def own_ranking(
     request: Request, ranking_id: uuid.UUID, session: Session, rater: Rater
 ) -> Response:
     """One ranking, as it was given."""
-    ranking = await service.get_own_ranking(session, rater, ranking_id)
-    page = OwnRankingPage(title="My ranking", ranking=ranking)
+    ranking = await history.get_own_ranking(session, rater, ranking_id)
+    page = OwnRankingPage(title=_("My ranking"), ranking=ranking)
     return render(request, "rating/own_ranking.html", page)
+
+
+@router.get("/rate/history/{ranking_id}/change")
+async def change(
+    request: Request, ranking_id: uuid.UUID, session: Session, rater: Rater
+) -> Response:
+    """The ranking page with a stored ranking, to be changed."""
+    ranking = await history.get_own_ranking(session, rater, ranking_id)
+    if ranking.open_until is None:
+        raise Conflict(_("This ranking can no longer be changed"), place="ranking")
+    project = await get_project(session, ranking.project_slug)
+    lease = await service.get_answered(session, ranking_id, rater)
+    page = await _task_page(session, project, rater, lease=lease, changing=ranking)
+    return render(request, "rating/task.html", page)
+
+
+@router.post("/rate/history/{ranking_id}/change")
+async def store_change(
+    request: Request, ranking_id: uuid.UUID, session: Session, rater: Rater
+) -> Response:
+    """Store what the ranking says now; what it said before is kept."""
+    given = read_form(await request.form())
+    stored = await service.revise_ranking(session, ranking_id, rater, given)
+    await session.commit()
+    return await _stored(request, session, rater, stored)
 
 
 @router.get("/rate/{slug}")
 async def task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
     """The rater's task in a project."""
     project = await get_project(session, slug)
-    return await _next_task(request, session, project, rater)
+    page = await _next_task(session, project, rater)
+    return render(request, "rating/task.html", page)
+
+
+@router.get("/rate/{slug}/next")
+async def next_task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
+    """The same without the page around it, for a page that is there already."""
+    project = await get_project(session, slug)
+    page = await _next_task(session, project, rater)
+    return render(request, "rating/workspace.html", page)
+
+
+@router.post("/rate/{slug}/ahead")
+async def ahead(
+    request: Request,
+    slug: str,
+    session: Session,
+    rater: Rater,
+    current: Annotated[uuid.UUID, Form()],
+) -> Response:
+    """The task after the one that is on the page, held for when that is done; 204 where there is none."""
+    project = await get_project(session, slug)
+    await service.take_up(session, current, rater)
+    if await qualification.get_version_read(session, project, rater) < project.guideline_version:
+        await session.commit()
+        return Response(status_code=204)  # the new rules come first
+    lease = await service.lease_next_task(session, project, rater, ahead=True)
+    await session.commit()
+    if lease is None or lease.assignment_id == current:
+        return Response(status_code=204)
+    page = await _task_page(session, project, rater, lease=lease)
+    return render(request, "rating/workspace.html", page)
 
 
 @router.get("/rate/{slug}/guidelines")
-async def guidelines(request: Request, slug: str, session: Session, _: Rater) -> Response:
+async def guidelines(request: Request, slug: str, session: Session, _rater: Rater) -> Response:
     """The newest guidelines."""
     project = await get_project(session, slug)
     page = GuidelinesPage(
-        title="Guidelines",
+        title=_("Guidelines"),
         project=project,
         guideline=await get_guideline(session, project.id, project.guideline_version),
     )
     return render(request, "rating/guidelines.html", page)
 
 
+@router.post("/rate/{slug}/guidelines")
+async def read_guidelines(
+    request: Request,
+    slug: str,
+    session: Session,
+    rater: Rater,
+    version: Annotated[int, Form(ge=1, le=1_000_000)],
+) -> Response:
+    """Note that the rater has read this version."""
+    project = await get_project(session, slug)
+    await qualification.read_guidelines(session, project, rater, version)
+    await session.commit()
+    return see_other(request, f"/rate/{slug}")
+
+
 @router.post("/rate/assignments/{assignment_id}")
 async def submit(
     request: Request, assignment_id: uuid.UUID, session: Session, rater: Rater
 ) -> Response:
-    """Store the form's ranking, and go on to the next task."""
+    """Store the form's ranking."""
     given = read_form(await request.form())
     stored = await service.submit_ranking(session, assignment_id, rater, given)
     await session.commit()
-    assignment = await session.get_one(Assignment, assignment_id)
-    project = await session.get_one(Project, assignment.project_id)
-    if not is_htmx(request):
-        return see_other(request, f"/rate/{project.slug}", notice="Your ranking is stored.")
-    own = await service.get_own_ranking(session, rater, stored.id)
-    return await _next_task(request, session, project, rater, recap=own)
+    return await _stored(request, session, rater, stored)
+
+
+async def _stored(request: Request, session: Session, rater: User, stored: RankingOut) -> Response:
+    own = await history.get_own_ranking(session, rater, stored.id)
+    project = await get_project(session, own.project_slug)
+    feedback = None
+    if project.qualification_tasks and stored.assignment_id is not None:
+        feedback = await qualification.get_feedback(session, project, rater, stored.assignment_id)
+    if not _wants_json(request):
+        address = f"/rate/{project.slug}"
+        return see_other(request, address, notice=_("Your ranking is stored."))
+    told = None
+    if feedback is not None:
+        fragment = FeedbackFragment(title=_("Test"), feedback=feedback)
+        told = bytes(render(request, "rating/feedback.html", fragment).body).decode()
+    return JSONResponse(
+        {
+            "id": str(own.id),
+            "order": own.recap,
+            "changeable": own.open_until is not None,
+            "feedback": told,
+        }
+    )
 
 
 @router.post("/rate/assignments/{assignment_id}/skip")
@@ -164,45 +257,148 @@ async def skip(
     reason: Annotated[str, Form()] = "",
     other: Annotated[str, Form()] = "",
 ) -> Response:
-    """Give the task back, and go on to the next one."""
+    """Give the task back."""
     await service.skip(session, assignment_id, rater, other.strip() or reason)
     await session.commit()
+    if _wants_json(request):
+        return JSONResponse({"skipped": True})
     assignment = await session.get_one(Assignment, assignment_id)
     project = await session.get_one(Project, assignment.project_id)
-    if not is_htmx(request):
-        return see_other(request, f"/rate/{project.slug}", notice="The task was skipped.")
-    return await _next_task(request, session, project, rater)
+    return see_other(request, f"/rate/{project.slug}", notice=_("The task was skipped."))
 
 
-async def _next_task(
-    request: Request,
+@router.get("/rate/assignments/{assignment_id}/difference")
+async def difference(
+    assignment_id: uuid.UUID,
+    session: Session,
+    rater: Rater,
+    one: Annotated[uuid.UUID, Query()],
+    other: Annotated[uuid.UUID, Query()],
+) -> Response:
+    """The words in which two of the task's responses differ."""
+    texts = await service.get_texts(session, assignment_id, rater)
+    for name, candidate in (("one", one), ("other", other)):
+        if candidate not in texts:
+            raise InvalidInput("is not a candidate of this task", place=name)
+    return await _difference(texts[one], texts[other])
+
+
+@router.post("/rate/assignments/{assignment_id}/difference")
+async def difference_of_rewrite(
+    assignment_id: uuid.UUID,
+    session: Session,
+    rater: Rater,
+    one: Annotated[uuid.UUID, Form()],
+    text: Annotated[str, Form(max_length=LONGEST_COMPARED)] = "",
+) -> Response:
+    """The words in which the rater's own version differs from a response."""
+    texts = await service.get_texts(session, assignment_id, rater)
+    if one not in texts:
+        raise InvalidInput("is not a candidate of this task", place="one")
+    return await _difference(texts[one], text.replace("\r\n", "\n"))
+
+
+async def _difference(one: str, other: str) -> Response:
+    # Long texts take a while; other requests go on meanwhile.
+    return HTMLResponse(await asyncio.to_thread(mark_differences, one, other))
+
+
+async def _next_task(session: Session, project: Project, rater: User) -> TaskPage:
+    version_read = await qualification.get_version_read(session, project, rater)
+    lease, failed = None, False
+    if version_read >= project.guideline_version:
+        try:
+            lease = await service.lease_next_task(session, project, rater)
+        except NotAllowed:
+            failed = True
+        await session.commit()
+    return await _task_page(
+        session, project, rater, lease=lease, failed=failed, version_read=version_read
+    )
+
+
+async def _task_page(
     session: Session,
     project: Project,
     rater: User,
     *,
-    recap: OwnRanking | None = None,
-) -> Response:
-    lease = await service.lease_next_task(session, project, rater)
-    await session.commit()
-    _, today, _ = await service.get_totals(session, rater)
-    page = TaskPage(
+    lease: Lease | None,
+    changing: OwnRanking | None = None,
+    failed: bool = False,
+    version_read: int | None = None,
+) -> TaskPage:
+    guideline = await get_guideline(session, project.id, project.guideline_version)
+    unread = version_read is not None and version_read < project.guideline_version
+    return TaskPage(
         title=project.name,
         project=project,
         lease=lease,
+        unread=guideline if unread else None,
+        version_read=version_read or 0,
+        failed=failed,
+        guideline=guideline,
+        changing=changing,
         letters=LETTERS,
-        guideline=await get_guideline(session, project.id, project.guideline_version),
-        skip_reasons=SKIP_REASONS,
-        recap=recap.recap if recap else None,
-        recap_id=recap.id if recap else None,
-        today=today,
-        fragment=is_htmx(request),
+        none_is_good=NONE_IS_GOOD,
+        skip_reasons=list_skip_reasons(),
+        words=list_words(),
+        today=await history.count_today(session, rater),
     )
-    name = "rating/workspace.html" if is_htmx(request) else "rating/task.html"
-    return render(request, name, page)
+
+
+def _wants_json(request: Request) -> bool:
+    return request.headers.get("accept", "").startswith("application/json")
+
+
+def list_skip_reasons() -> list[str]:
+    """Why a rater may give a task back, in their language."""
+    return [
+        _("I cannot judge this subject"),
+        _("It is not in a language that I read"),
+        _("The responses cannot be compared"),
+        _("It disturbs me"),
+    ]
+
+
+def list_words() -> dict[str, str]:
+    """What the ranking page's script says, in the rater's language; {…} is filled in there."""
+    return {
+        "place": _("{letter} is now in place {place}"),
+        "tied": _("{letter} is now in place {place}, tied with {others}"),
+        "unplaced": _("{letter} has no place now"),
+        "to_go": _("{count} to go"),
+        "all_placed": _("Every response has a place; Enter submits"),
+        "response": _("Response {letter}, place {place}"),
+        "response_unplaced": _("Response {letter}, no place yet"),
+        "incomplete": _("Every response needs a place before you submit"),
+        "no_preference": _("Choose how the two compare before you submit"),
+        "only_places": _("There are only {count} places"),
+        "nothing_to_undo": _("Nothing to undo"),
+        "nothing_placed": _("Nothing placed yet"),
+        "show_all": _("Show all"),
+        "fold": _("Fold"),
+        "saved": _("Draft saved"),
+        "kept_here": _("Draft kept in this browser"),
+        "sending": _("Sending …"),
+        "stored": _("Stored"),
+        "change": _("Change it"),
+        "next_task": _("Next task, {count} responses."),
+        "nothing_left": _("Nothing is left."),
+        "waiting_line": _("No connection. {count} to send as soon as it is back; nothing is lost."),
+        "signed_out": _("You are signed out. Sign in, and what waits here is sent."),
+        "refused": _("Not stored: {reason}"),
+        "look": _("Look at it"),
+        "best_first": _("Give a response the first place before you start from it"),
+        "session": _("{count} in {time}"),
+        "pause": _(
+            "You have been at it for {minutes} minutes. A few minutes away keep your eye fresh."
+        ),
+        "dismiss": _("Go on"),
+    }
 
 
 def read_form(form: FormData) -> RankingIn:
-    """The ranking in a form: rank-ID, axis-NAME, flags, rationale, rewrite, seconds.
+    """The ranking in a form: rank-ID or pair and preference, axis-NAME(-ID), flags, texts, seconds.
 
     Raises InvalidInput for a card without a rank, or anything that is no number.
     """
@@ -212,16 +408,25 @@ def read_form(form: FormData) -> RankingIn:
         if name.startswith("rank-"):
             # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
             if value not in RANKS:
-                raise InvalidInput("Every response needs a place before you submit", place="ranks")
+                raise InvalidInput(
+                    _("Every response needs a place before you submit"), place="ranks"
+                )
             ranks[name.removeprefix("rank-")] = int(str(value))
         elif name.startswith("axis-") and value != "":
             axes[name.removeprefix("axis-")] = value
+        elif name.startswith("each-") and value != "":
+            axis, _sep, candidate = name.removeprefix("each-").partition(":")
+            axes.setdefault(axis, {})[candidate] = value
+    strength = None
+    if "pair" in form:
+        ranks, strength = read_preference(form)
     used = sorted(set(ranks.values()))
     with from_pydantic():
         return RankingIn.model_validate(
             {
                 # Places without a gap: 1, 3, 3 is 1, 2, 2.
                 "ranks": {each: used.index(rank) + 1 for each, rank in ranks.items()},
+                "strength": strength,
                 "axes": axes,
                 "flags": [str(flag) for flag in form.getlist("flags")],
                 "rationale": _text(form.get("rationale")),
@@ -229,6 +434,16 @@ def read_form(form: FormData) -> RankingIn:
                 "seconds": form.get("seconds") or None,
             }
         )
+
+
+def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
+    """(ranks, strength) of two candidates from 3 (the first is much better) to -3 (the second is)."""
+    pair, given = [str(each) for each in form.getlist("pair")], form.get("preference")
+    if len(pair) != 2 or given not in PREFERENCES:
+        raise InvalidInput(_("Choose how the two compare before you submit"), place="ranks")
+    preference = int(str(given))
+    first, second = (1, 2) if preference > 0 else (2, 1) if preference < 0 else (1, 1)
+    return {pair[0]: first, pair[1]: second}, abs(preference) or None
 
 
 def _text(value: Any) -> str | None:

@@ -2,16 +2,17 @@
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from app.accounts.models import User
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
-from app.rating.models import Assignment, AssignmentState, Ranking, Task
+from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
 
 
 async def count_prompts(session: AsyncSession, project_id: uuid.UUID) -> dict[PromptState, int]:
@@ -22,6 +23,11 @@ async def count_prompts(session: AsyncSession, project_id: uuid.UUID) -> dict[Pr
         .group_by(Prompt.state)
     )
     return dict(rows.all())
+
+
+def enough_gold() -> ColumnElement[bool]:
+    """A gold task that as many raters have had as other tasks get. Join Project."""
+    return and_(Task.gold, Task.overlap - Task.open_slots >= Project.overlap)
 
 
 async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int, int]:
@@ -35,9 +41,16 @@ async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int
     row = (
         await session.execute(
             select(
-                func.count().filter(Task.open_slots > 0),
-                func.count().filter(and_(Task.open_slots == 0, filled >= Task.overlap)),
-            ).where(Task.project_id == project_id)
+                func.count().filter(Task.open_slots > 0, ~enough_gold()),
+                func.count().filter(
+                    or_(
+                        and_(Task.gold, filled >= Project.overlap),
+                        and_(~Task.gold, Task.open_slots == 0, filled >= Task.overlap),
+                    )
+                ),
+            )
+            .join(Project, Project.id == Task.project_id)
+            .where(Task.project_id == project_id)
         )
     ).one()
     return row[0], row[1]
@@ -71,13 +84,15 @@ async def count_rankings(session: AsyncSession, project_id: uuid.UUID) -> int:
 
 async def list_own_rankings(
     session: AsyncSession, rater_id: uuid.UUID, *, limit: int, offset: int
-) -> Sequence[Row[Ranking, Prompt, Project]]:
-    """A rater's rankings with their prompts and projects, the newest first."""
+) -> Sequence[Row[Ranking, Prompt, Project, bool]]:
+    """A rater's rankings with their prompts and projects, the newest first; and whether they were asked
+    for here and outside a test, so that they may be changed."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project)
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
+        .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
         .where(Ranking.rater_id == rater_id)
         .order_by(Ranking.id.desc())
         .limit(limit)
@@ -88,32 +103,97 @@ async def list_own_rankings(
 
 async def get_own_ranking(
     session: AsyncSession, rater_id: uuid.UUID, ranking_id: uuid.UUID
-) -> Row[Ranking, Prompt, Project] | None:
+) -> Row[Ranking, Prompt, Project, bool] | None:
     """One ranking of this rater's."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project)
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
+        .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
         .where(Ranking.rater_id == rater_id, Ranking.id == ranking_id)
     )
     return rows.one_or_none()
 
 
-async def count_own_rankings(
+async def count_own_since(session: AsyncSession, rater_id: uuid.UUID, since: datetime) -> int:
+    """How many rankings the rater has given since then."""
+    return (
+        await session.scalar(
+            select(func.count())
+            .select_from(Ranking)
+            .where(Ranking.rater_id == rater_id, Ranking.created_at >= since)
+        )
+    ) or 0
+
+
+async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> Any:
+    """(total, median_seconds, skipped) of everything that a rater did."""
+    skipped = (
+        select(func.count())
+        .select_from(Assignment)
+        .where(Assignment.rater_id == rater_id, Assignment.state == AssignmentState.SKIPPED)
+        .scalar_subquery()
+    )
+    median = func.percentile_cont(0.5).within_group(Ranking.seconds)
+    rows = await session.execute(
+        select(
+            func.count().label("total"),
+            median.label("median_seconds"),
+            skipped.label("skipped"),
+        ).where(Ranking.rater_id == rater_id)
+    )
+    return rows.one()
+
+
+async def count_own_by_day(
     session: AsyncSession, rater_id: uuid.UUID, since: datetime
-) -> tuple[int, int, float]:
-    """(all, since the moment, seconds spent since the moment) of a rater's rankings."""
+) -> dict[date, tuple[int, float]]:
+    """Day (UTC) to (rankings, seconds) of a rater."""
+    day = func.date(func.timezone("UTC", Ranking.created_at))
+    rows = await session.execute(
+        select(day, func.count(), func.coalesce(func.sum(Ranking.seconds), 0.0))
+        .where(Ranking.rater_id == rater_id, Ranking.created_at >= since)
+        .group_by(day)
+    )
+    return {each: (count, float(seconds)) for each, count, seconds in rows}
+
+
+async def count_own_agreement(
+    session: AsyncSession, rater_id: uuid.UUID, *, newest: int = 500
+) -> tuple[int, int]:
+    """(pairs that another rater put the same way, pairs that another judged too).
+
+    Of the rater's newest rankings. A pair counts once for each other rater; a tie agrees with a tie.
+    """
+    mine = (
+        select(Ranking.id, Ranking.task_id)
+        .where(Ranking.rater_id == rater_id)
+        .order_by(Ranking.id.desc())
+        .limit(newest)
+        .subquery()
+    )
+    other = aliased(Ranking)
+    own, theirs = aliased(Comparison), aliased(Comparison)
+    same_way = and_(
+        theirs.better_id == own.better_id,
+        theirs.worse_id == own.worse_id,
+        (theirs.margin == 0) == (own.margin == 0),
+    )
+    either_way = or_(
+        and_(theirs.better_id == own.better_id, theirs.worse_id == own.worse_id),
+        and_(theirs.better_id == own.worse_id, theirs.worse_id == own.better_id),
+    )
     row = (
         await session.execute(
-            select(
-                func.count(),
-                func.count().filter(Ranking.created_at >= since),
-                func.coalesce(func.sum(case((Ranking.created_at >= since, Ranking.seconds))), 0.0),
-            ).where(Ranking.rater_id == rater_id)
+            select(func.count().filter(same_way), func.count())
+            .select_from(mine)
+            .join(own, own.ranking_id == mine.c.id)
+            .join(other, and_(other.task_id == mine.c.task_id, other.rater_id != rater_id))
+            .join(theirs, and_(theirs.ranking_id == other.id, either_way))
         )
     ).one()
-    return row[0], row[1], float(row[2])
+    return row[0], row[1]
 
 
 async def list_texts(session: AsyncSession, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
@@ -138,7 +218,7 @@ async def list_projects_with_work(session: AsyncSession, rater_id: uuid.UUID) ->
     )
     some = (
         select(Task.id)
-        .where(Task.project_id == Project.id, Task.open_slots > 0, ~had)
+        .where(Task.project_id == Project.id, Task.open_slots > 0, ~enough_gold(), ~had)
         .limit(1000)
         .correlate(Project)
         .subquery()

@@ -12,7 +12,7 @@ from app.errors import InvalidInput
 from app.projects.service import get_project
 from app.prompts.parse import PromptRow, RowError, read_json, read_lines
 from app.prompts.schemas import ImportReport
-from app.rating import service
+from app.rating import history, service
 from app.rating.intake import import_prompts
 from app.rating.schemas import DraftIn, LeaseOut, Progress, RankingIn, RankingOut, SkipIn
 from app.settings import Settings
@@ -118,6 +118,6 @@ async def save_draft(
 async def progress(slug: str, session: Session, _: AnyUser) -> Progress:
     """Counts of the project."""
     project = await get_project(session, slug)
-    counts = await service.get_progress(session, project)
+    counts = await history.get_progress(session, project)
     await session.commit()
     return counts

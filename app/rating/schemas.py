@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     StringConstraints,
     model_validator,
 )
@@ -26,6 +27,18 @@ def _storable(text: str) -> str:
 
 Name = Annotated[str, StringConstraints(max_length=64), AfterValidator(_storable)]
 Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_storable)]
+
+
+def in_letters(placed: Sequence[tuple[int, str]]) -> str:
+    """Ranks and letters, best first, as "B > A = D > C"."""
+    words: list[str] = []
+    before: int | None = None
+    for rank, letter in placed:
+        if before is not None:
+            words.append("=" if rank == before else ">")
+        words.append(letter)
+        before = rank
+    return " ".join(words)
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Lease:
     flags: Sequence[Mapping[str, Any]]
     draft: Mapping[str, Any] | None
     guideline_version: int
+    # Part of the rater's qualification test.
+    test: bool = False
     expired: bool = False
 
 
@@ -88,13 +103,19 @@ class LeaseOut(BaseModel):
         )
 
 
+# A score of the best response, or one for each of them.
+Score = FiniteFloat | Annotated[dict[uuid.UUID, FiniteFloat], Field(max_length=9)]
+
+
 class RankingIn(BaseModel):
     """A rater's judgement. Equal ranks are ties; 1 is best."""
 
     model_config = ConfigDict(extra="forbid", strict=False)
 
     ranks: dict[uuid.UUID, int]
-    axes: dict[Name, float] = Field(default_factory=dict, max_length=50)
+    # Of two candidates: how much better the one is, from 1 (slightly) to 3 (much).
+    strength: int | None = Field(default=None, ge=1, le=3, strict=True)
+    axes: dict[Name, Score] = Field(default_factory=dict, max_length=50)
     flags: list[Name] = Field(default_factory=list, max_length=50)
     rationale: Words | None = None
     rewrite: Words | None = None
@@ -120,7 +141,8 @@ class RankingOut(BaseModel):
     assignment_id: uuid.UUID | None
     task_id: uuid.UUID
     ranks: dict[str, int]
-    axes: dict[str, float]
+    strength: int | None
+    axes: dict[str, float | dict[str, float]]
     flags: list[str]
     rationale: str | None
     rewrite: str | None
@@ -128,6 +150,7 @@ class RankingOut(BaseModel):
     # It came after its slot had gone to somebody else: kept beside the others, and marked.
     extra: bool
     created_at: datetime
+    revised_at: datetime | None
 
 
 class SkipIn(BaseModel):
@@ -144,9 +167,9 @@ class DraftIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ranks: dict[Name, int] = Field(default_factory=dict, max_length=9)
-    axes: dict[Name, Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        default_factory=dict, max_length=50
-    )
+    # Of two candidates: from 3 (the first is much better) to -3 (the second is).
+    preference: int | None = Field(default=None, ge=-3, le=3)
+    axes: dict[Name, Score] = Field(default_factory=dict, max_length=50)
     flags: list[Name] = Field(default_factory=list, max_length=50)
     rationale: Words = ""
     rewrite: Words = ""
@@ -181,22 +204,37 @@ class OwnRanking(BaseModel):
     messages: list[dict[str, str]]
     # (rank, letter shown, text), best first.
     placed: list[tuple[int, str, str]]
-    axes: dict[str, float]
+    strength: int | None
+    # Of each axis: one score, or one for each letter.
+    axes: dict[str, float | dict[str, float]]
     flags: list[str]
     rationale: str | None
     rewrite: str | None
     seconds: float | None
     extra: bool
     created_at: datetime
+    revised_at: datetime | None
+    # Until when it may be changed; None where that is over, or never was.
+    open_until: datetime | None
 
     @property
     def recap(self) -> str:
         """The order in letters: "B > A = D > C"."""
-        words: list[str] = []
-        before: int | None = None
-        for rank, letter, _ in self.placed:
-            if before is not None:
-                words.append("=" if rank == before else ">")
-            words.append(letter)
-            before = rank
-        return " ".join(words)
+        return in_letters([(rank, letter) for rank, letter, _ in self.placed])
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """How one answer of a qualification test compares with the gold one, and the test as it stands."""
+
+    # The orders in letters, as shown to the rater.
+    own: str
+    gold: str
+    right: float
+    pairs: int
+    done: int
+    tasks: int
+    # None until the test is over.
+    passed: bool | None
+    accuracy: float | None
+    needed: float

@@ -10,8 +10,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import combinations
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
@@ -20,23 +19,28 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
-from app.db.types import utc_now, uuid7
-from app.errors import Conflict, InvalidInput, NotFound, Unavailable
+from app.db.types import uuid7
+from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from app.projects.models import Project
-from app.prompts.models import Prompt, PromptState
-from app.rating import queries, slots
-from app.rating.models import AssignmentState, Comparison, Ranking, Task
+from app.prompts.models import Prompt
+from app.rating import qualification, slots
+from app.rating.judgement import check_ranking, compare
+from app.rating.models import (
+    GOLD_SLOTS,
+    AssignmentState,
+    Comparison,
+    QualificationState,
+    Ranking,
+    Task,
+)
 from app.rating.schemas import (
     DraftIn,
     Lease,
-    OwnRanking,
-    Progress,
     RankingIn,
     RankingOut,
     Shown,
 )
 
-LETTERS = "ABCDEFGHI"
 # A lease that finds every open task locked by others looks again, for about four seconds in all.
 LEASE_TRIES = 40
 SHORTEST_WAIT = 0.005  # seconds: about what a lease takes from its lock to its commit
@@ -62,11 +66,15 @@ async def open_task(session: AsyncSession, prompt_id: uuid.UUID) -> None:
     )
 
 
-async def lease_next_task(session: AsyncSession, project: Project, rater: User) -> Lease | None:
+async def lease_next_task(
+    session: AsyncSession, project: Project, rater: User, *, ahead: bool = False
+) -> Lease | None:
     """The rater's next task, or the one they hold already; None when nothing is left for them.
 
-    A paused project gives nothing new; who holds a task of it may finish that. Raises Unavailable where
-    what is left stays locked: that is not the same as nothing being left.
+    With `ahead` it is the task after the present one, held for when that is done. A paused project gives
+    nothing new; who holds a task of it may finish that. Where the project asks for a qualification, its
+    test comes first, one task at a time. Raises Unavailable where what is left stays locked (that is not
+    the same as nothing being left), NotAllowed after a test that was not passed.
     """
     for attempt in range(LEASE_TRIES):
         if attempt:
@@ -75,33 +83,106 @@ async def lease_next_task(session: AsyncSession, project: Project, rater: User) 
             pause = min(SHORTEST_WAIT * 2**attempt, LONGEST_WAIT)
             await asyncio.sleep(pause * (1 + random.random()) / 2)  # noqa: S311 - no secret
         found = await slots.find_held_or_lapsed(session, project.id, rater.id)
-        if found.held is not None:
-            held = await _get_held(session, found.held, project, rater)
-            if held is None:
-                continue
-            return held
-        if project.paused:
+        own = found.ahead if ahead else found.held or found.ahead
+        if own is not None:
+            taken_up = ahead or own == found.held or await take_up(session, own, rater)
+            lease = await _get_held(session, own, project, rater) if taken_up else None
+            if lease is not None:
+                return lease
+            continue
+        test = is_tested(project, found.qualification)
+        # Each answer of a test has its feedback first, and the last one decides: nothing goes ahead.
+        if project.paused or (test and ahead):
             return None
         # Locks that a sweep took must not be kept while waiting for others'.
         savepoint = await session.begin_nested() if found.lapsed else None
         if savepoint is not None:
             await slots.free_lapsed_skip_locked(session, project.id)
-        task = await slots.lock_next_task_skip_locked(session, project.id, rater.id)
-        if task is not None:
-            lease = await _take(session, task, project, rater)
-            if lease is not None:
-                if savepoint is not None:
-                    await savepoint.commit()
-                return lease
-        elif not await slots.has_open_task(session, project.id, rater.id):
-            if savepoint is not None:
-                await savepoint.commit()
-            return None
+        lease, nothing_left = await _lease_another(session, project, rater, ahead=ahead, test=test)
         if savepoint is not None:
-            await savepoint.rollback()
+            await (savepoint.commit() if lease or nothing_left else savepoint.rollback())
+        if lease is not None:
+            return lease
+        # A test for which there are too few gold tasks ends here, and others may follow.
+        if nothing_left and not (test and await qualification.end_test(session, project, rater)):
+            return None
     raise Unavailable(
         "Every open task is being handed out at this moment; try again", place="tasks"
     )
+
+
+def is_tested(project: Project, state: str | None) -> bool:
+    """Whether a rater's tasks are still those of the test. Raises NotAllowed after one not passed."""
+    if project.qualification_tasks == 0 or state == QualificationState.PASSED:
+        return False
+    if state == QualificationState.FAILED:
+        raise NotAllowed("You have not passed this project's test", place="qualification")
+    return True
+
+
+async def _lease_another(
+    session: AsyncSession, project: Project, rater: User, *, ahead: bool, test: bool
+) -> tuple[Lease | None, bool]:
+    """(a new lease, whether nothing is left); neither where others hold the locks at this moment."""
+    source = Draw()
+    kinds = _kinds(project, test, source)
+    task = await _lock_next(session, project, rater, kinds)
+    if task is None:
+        return None, not await _any_open(session, project, rater, kinds)
+    return await _take(session, task, project, rater, source, ahead=ahead, test=test), False
+
+
+class Draw(random.Random):
+    """What is drawn for one assignment, from a seed that is stored with it."""
+
+    def __init__(self) -> None:
+        self.seed_used = secrets.randbits(62)
+        super().__init__(self.seed_used)
+
+
+# Which tasks to look among, in this order: (gold ones or others, those that at most so many have had).
+Kinds = Sequence[tuple[bool, int]]
+
+
+def _kinds(project: Project, test: bool, source: Draw) -> Kinds:
+    """A test is of gold tasks alone; else they are mixed in at the project's rate.
+
+    Where nothing else is left, gold tasks go to as many raters as others do.
+    """
+    if test:
+        return [(True, GOLD_SLOTS)]
+    if source.random() < project.gold_rate:
+        return [(True, GOLD_SLOTS), (False, GOLD_SLOTS)]
+    return [(False, GOLD_SLOTS), (True, project.overlap)]
+
+
+async def _lock_next(
+    session: AsyncSession, project: Project, rater: User, kinds: Kinds
+) -> Row[Any] | None:
+    for gold, shown_to in kinds:
+        task = await slots.lock_next_task_skip_locked(
+            session, project.id, rater.id, gold=gold, shown_to=shown_to
+        )
+        if task is not None:
+            return task
+    return None
+
+
+async def _any_open(session: AsyncSession, project: Project, rater: User, kinds: Kinds) -> bool:
+    for gold, shown_to in kinds:
+        if await slots.has_open_task(session, project.id, rater.id, gold=gold, shown_to=shown_to):
+            return True
+    return False
+
+
+async def take_up(session: AsyncSession, assignment_id: uuid.UUID, rater: User) -> uuid.UUID | None:
+    """Go on to the task that was leased ahead: its id, or None where it is not held (any more)."""
+    try:
+        async with session.begin_nested():
+            held = await slots.take_up(session, assignment_id, rater.id)
+    except IntegrityError:  # another window was quicker
+        return None
+    return assignment_id if held else None
 
 
 async def _get_held(
@@ -119,7 +200,14 @@ async def _get_held(
 
 
 async def _take(
-    session: AsyncSession, task: Row[Any], project: Project, rater: User
+    session: AsyncSession,
+    task: Row[Any],
+    project: Project,
+    rater: User,
+    source: Draw,
+    *,
+    ahead: bool,
+    test: bool,
 ) -> Lease | None:
     """Put the rater on the lowest free slot of a locked task; None where they hold another by now."""
     texts = {uuid.UUID(each["id"]): each["text"] for each in task.candidates}
@@ -130,6 +218,8 @@ async def _take(
         "overlap": task.overlap,
         "guideline_version": project.guideline_version,
         "lease_seconds": project.lease_seconds,
+        "ahead": ahead,
+        "test": test,
     }
     if task.own_id is not None:  # it ran out: the same order, and the draft, again
         try:
@@ -138,16 +228,15 @@ async def _take(
         except IntegrityError:
             return None
     else:
-        seed = secrets.randbits(62)
         presented = list(texts)
-        random.Random(seed).shuffle(presented)  # noqa: S311 - fairness, recorded; not a secret
+        source.shuffle(presented)
         expires_at = await slots.take_slot(
             session,
             **values,
             project_id=project.id,
             rater_id=rater.id,
             presented=presented,
-            seed=seed,
+            seed=source.seed_used,
         )
     if expires_at is None:
         return None
@@ -162,6 +251,7 @@ async def _take(
         flags=project.flags,
         draft=task.draft,
         guideline_version=project.guideline_version,
+        test=test,
     )
 
 
@@ -192,8 +282,41 @@ def _lease_of(row: Row[Any]) -> Lease:
         flags=row.flags,
         draft=row.draft,
         guideline_version=row.guideline_version,
+        test=row.test,
         expired=row.state == AssignmentState.EXPIRED or row.lapsed,
     )
+
+
+async def get_texts(
+    session: AsyncSession, assignment_id: uuid.UUID, rater: User
+) -> dict[uuid.UUID, str]:
+    """The texts of an assignment's candidates, whatever has become of it. Raises NotFound."""
+    row = await slots.find_contents(session, assignment_id, rater.id)
+    if row is None:
+        raise _no_such_assignment()
+    return {each.id: each.text for each in _lease_of(row).candidates}
+
+
+async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User) -> Lease:
+    """The assignment that a ranking answered, with the ranking as its draft. Raises NotFound."""
+    ranking = await session.get(Ranking, ranking_id)
+    if ranking is None or ranking.rater_id != rater.id or ranking.assignment_id is None:
+        raise NotFound("You have no such ranking", place="ranking")
+    row = await slots.find_contents(session, ranking.assignment_id, rater.id)
+    if row is None:
+        raise _no_such_assignment()
+    one, other = (ranking.ranks[str(each)] for each in ranking.presented[:2])
+    sign = (one < other) - (one > other)
+    draft = {
+        "ranks": ranking.ranks,
+        "preference": sign * (ranking.strength or 2) if sign else 0,
+        "axes": ranking.axes,
+        "flags": ranking.flags,
+        "rationale": ranking.rationale or "",
+        "rewrite": ranking.rewrite or "",
+        "seconds": ranking.seconds or 0,
+    }
+    return replace(_lease_of(row), draft=draft, expired=False)
 
 
 async def save_draft(
@@ -237,23 +360,73 @@ async def submit_ranking(
         return await _answer_again(session, assignment_id, given)
     stored = await slots.store_ranking(
         session,
-        compare(given.ranks),
+        compare(given.ranks, given.strength),
         id=uuid7(),
         project_id=found.project_id,
         task_id=found.task_id,
         assignment_id=assignment_id,
         rater_id=rater.id,
-        ranks=json.dumps({str(each): given.ranks[each] for each in found.presented}),
         presented=found.presented,
-        axes=json.dumps(given.axes),
-        flags=sorted(set(given.flags)),
-        rationale=given.rationale or None,
-        rewrite=given.rewrite or None,
-        seconds=given.seconds,
         guideline_version=found.guideline_version,
         extra=extra,
+        **_content(given, found.presented),
     )
+    if found.test:
+        await qualification.judge_test(
+            session,
+            found.project_id,
+            rater.id,
+            tasks=found.qualification_tasks,
+            needed=found.qualification_accuracy,
+        )
     return RankingOut.model_validate(stored)
+
+
+def _content(given: RankingIn, presented: Sequence[uuid.UUID]) -> dict[str, Any]:
+    return {
+        "ranks": json.dumps({str(each): given.ranks[each] for each in presented}),
+        "strength": given.strength,
+        "axes": json.dumps(_plain_axes(given)),
+        "flags": sorted(set(given.flags)),
+        "rationale": given.rationale or None,
+        "rewrite": given.rewrite or None,
+        "seconds": given.seconds,
+    }
+
+
+def _plain_axes(given: RankingIn) -> dict[str, Any]:
+    return {
+        name: {str(each): value for each, value in score.items()}
+        if isinstance(score, dict)
+        else score
+        for name, score in given.axes.items()
+    }
+
+
+async def revise_ranking(
+    session: AsyncSession, ranking_id: uuid.UUID, rater: User, given: RankingIn
+) -> RankingOut:
+    """Change one of the rater's own rankings; what it said before is kept as a revision.
+
+    The same again changes nothing. Raises NotFound, InvalidInput naming what is wrong, and Conflict once
+    the project's time for changes is over, or for an answer of a test, whose solution was shown.
+    """
+    found = await slots.lock_own_ranking(session, ranking_id, rater.id)
+    if found is None:
+        raise NotFound("You have no such ranking", place="ranking")
+    if not found.open or found.test:
+        raise Conflict("This ranking can no longer be changed", place="ranking")
+    check_ranking(given, found.presented, found.scales, found.known_flags)
+    content = _content(given, found.presented)
+    if not _says_the_same(found, given):
+        await slots.revise_ranking(
+            session,
+            compare(given.ranks, given.strength),
+            id=ranking_id,
+            revision_id=uuid7(),
+            **content,
+        )
+    return RankingOut.model_validate(await session.get_one(Ranking, ranking_id))
 
 
 async def _finish(
@@ -288,65 +461,15 @@ async def _answer_again(
     return RankingOut.model_validate(stored)
 
 
-def check_ranking(
-    given: RankingIn,
-    candidates: Sequence[uuid.UUID],
-    axes: Sequence[Mapping[str, Any]],
-    flags: Sequence[Mapping[str, Any]],
-) -> None:
-    """Hold a ranking against its task and project. Raises InvalidInput naming the first fault."""
-    check_ranks(given.ranks, candidates)
-    scales = {axis["name"]: axis for axis in axes}
-    for name, score in given.axes.items():
-        scale = scales.get(name)
-        if scale is None:
-            raise InvalidInput(f"the project has no axis {name!r}", place=f"axes.{name}")
-        if not scale["min"] <= score <= scale["max"]:
-            raise InvalidInput(
-                f"is {score:g}; the scale goes from {scale['min']} to {scale['max']}",
-                place=f"axes.{name}",
-            )
-    known = {flag["name"] for flag in flags}
-    for flag in given.flags:
-        if flag not in known:
-            raise InvalidInput(f"the project has no flag {flag!r}", place="flags")
-
-
-def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID]) -> None:
-    """Every candidate once, in whole numbers 1 to K, the best of them 1. Raises InvalidInput."""
-    for candidate in ranks:
-        if candidate not in candidates:
-            raise InvalidInput("is not a candidate of this task", place=f"ranks.{candidate}")
-    for candidate in candidates:
-        if candidate not in ranks:
-            raise InvalidInput("has no rank", place=f"ranks.{candidate}")
-    for candidate, rank in ranks.items():
-        if not 1 <= rank <= len(candidates):
-            raise InvalidInput(
-                f"the rank {rank} is not between 1 and {len(candidates)}",
-                place=f"ranks.{candidate}",
-            )
-    if min(ranks.values()) != 1:
-        raise InvalidInput("no candidate has rank 1, the best", place="ranks")
-
-
 def _says_the_same(stored: Row[Any], given: RankingIn) -> bool:
     return (
         stored.ranks == {str(candidate): rank for candidate, rank in given.ranks.items()}
-        and {name: float(score) for name, score in stored.axes.items()} == given.axes
+        and stored.strength == given.strength
+        and stored.axes == _plain_axes(given)
         and set(stored.flags) == set(given.flags)
         and (stored.rationale or "") == (given.rationale or "")
         and (stored.rewrite or "") == (given.rewrite or "")
     )
-
-
-def compare(ranks: Mapping[uuid.UUID, int]) -> list[tuple[uuid.UUID, uuid.UUID, int]]:
-    """All K(K-1)/2 pairs of a ranking as (better, worse, margin); ties, with margin 0, by id."""
-    pairs = []
-    for first, second in combinations(sorted(ranks), 2):
-        better, worse = (first, second) if ranks[first] <= ranks[second] else (second, first)
-        pairs.append((better, worse, ranks[worse] - ranks[better]))
-    return pairs
 
 
 async def store_comparisons(
@@ -381,72 +504,3 @@ async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, rea
         raise Conflict("This assignment was ranked already", place="assignment")
     held = 1 if state == AssignmentState.LEASED else 0
     await slots.give_back(session, assignment_id, found.task_id, reason[:2000], held)
-
-
-async def get_progress(session: AsyncSession, project: Project) -> Progress:
-    """Counts of a project, as they stand now."""
-    now = utc_now()
-    await slots.free_lapsed_skip_locked(session, project.id)
-    prompts = await queries.count_prompts(session, project.id)
-    ready, rated = await queries.count_tasks(session, project.id)
-    leased, skipped = await queries.count_assignments(session, project.id, now)
-    return Progress(
-        prompts=sum(prompts.values()),
-        queued=prompts.get(PromptState.QUEUED, 0),
-        generating=prompts.get(PromptState.GENERATING, 0),
-        failed=prompts.get(PromptState.FAILED, 0),
-        generated=prompts.get(PromptState.READY, 0),
-        ready=ready,
-        leased=leased,
-        rated=rated,
-        rankings=await queries.count_rankings(session, project.id),
-        skipped=skipped,
-    )
-
-
-async def list_own_rankings(
-    session: AsyncSession, rater: User, *, limit: int = 20, offset: int = 0
-) -> list[OwnRanking]:
-    """A rater's own rankings, the newest first."""
-    rows = await queries.list_own_rankings(session, rater.id, limit=limit, offset=offset)
-    ids = [candidate for ranking, _, _ in rows for candidate in ranking.presented]
-    texts = await queries.list_texts(session, ids)
-    return [own_ranking(ranking, prompt, project, texts) for ranking, prompt, project in rows]
-
-
-async def get_own_ranking(session: AsyncSession, rater: User, ranking_id: uuid.UUID) -> OwnRanking:
-    """One of a rater's own rankings. Raises NotFound."""
-    row = await queries.get_own_ranking(session, rater.id, ranking_id)
-    if row is None:
-        raise NotFound("You have no such ranking", place="ranking")
-    ranking, prompt, project = row
-    texts = await queries.list_texts(session, ranking.presented)
-    return own_ranking(ranking, prompt, project, texts)
-
-
-def own_ranking(
-    ranking: Ranking, prompt: Prompt, project: Project, texts: Mapping[uuid.UUID, str]
-) -> OwnRanking:
-    """A ranking as its rater may see it again."""
-    letters = dict(zip(ranking.presented, LETTERS, strict=False))
-    placed = sorted(
-        (ranking.ranks[str(each)], letters[each], texts[each]) for each in ranking.presented
-    )
-    facts: dict[str, Any] = {
-        name: getattr(ranking, name)
-        for name in ("id", "axes", "flags", "rationale", "rewrite", "seconds", "extra")
-    }
-    return OwnRanking(
-        project_slug=project.slug,
-        project_name=project.name,
-        messages=prompt.messages,
-        placed=placed,
-        created_at=ranking.created_at,
-        **facts,
-    )
-
-
-async def get_totals(session: AsyncSession, rater: User) -> tuple[int, int, float]:
-    """(all, today's, seconds today) of a rater's rankings; the day is UTC's."""
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return await queries.count_own_rankings(session, rater.id, midnight)

@@ -36,7 +36,8 @@ _TAKE_FROM_TASK = """
 # table without statistics yet it chose otherwise: 76 ms for a lease after 3,000 rankings, now 3.5.
 _OPEN_FOR_RATER = """
     SELECT id, prompt_id, overlap FROM tasks
-    WHERE project_id = :project_id AND open_slots > 0
+    WHERE project_id = :project_id AND open_slots > 0 AND gold = :gold
+      AND overlap - open_slots < :shown_to
       AND NOT EXISTS (SELECT FROM assignments AS had
                       WHERE had.task_id = tasks.id
                         AND had.rater_id IS NOT DISTINCT FROM :rater_id
@@ -51,7 +52,13 @@ _CANDIDATES = """
 
 _HELD_OR_LAPSED = text("""
     SELECT (SELECT id FROM assignments
-            WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'leased') AS held,
+            WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'leased'
+              AND NOT ahead) AS held,
+           (SELECT id FROM assignments
+            WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'leased'
+              AND ahead) AS ahead,
+           (SELECT state FROM qualifications
+            WHERE project_id = :project_id AND rater_id = :rater_id) AS qualification,
            EXISTS (SELECT FROM assignments
                    WHERE project_id = :project_id AND state = 'leased' AND rater_id <> :rater_id
                      AND expires_at <= statement_timestamp()) AS lapsed
@@ -79,7 +86,7 @@ _FREE_LAPSED = text("""
 _LOCK_NEXT = text(f"""
     WITH task AS MATERIALIZED (
         {_OPEN_FOR_RATER}
-        ORDER BY priority DESC, id
+        ORDER BY priority DESC, overlap - open_slots, id
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     )
@@ -97,9 +104,9 @@ _ANY_OPEN = text(f"SELECT EXISTS ({_OPEN_FOR_RATER})")
 _TAKE = text(f"""
     WITH placed AS (
         INSERT INTO assignments (id, task_id, project_id, rater_id, state, slot, presented, seed,
-                                 guideline_version, leased_at, expires_at)
+                                 guideline_version, ahead, test, leased_at, expires_at)
         SELECT :id, :task_id, :project_id, :rater_id, 'leased', {_FREE_SLOT},
-               CAST(:presented AS uuid[]), :seed, :guideline_version,
+               CAST(:presented AS uuid[]), :seed, :guideline_version, :ahead, :test,
                statement_timestamp(), {_LEASE_END}
         ON CONFLICT DO NOTHING
         RETURNING expires_at
@@ -111,7 +118,7 @@ _TAKE_AGAIN = text(f"""
     WITH placed AS (
         UPDATE assignments
         SET state = 'leased', slot = {_FREE_SLOT}, guideline_version = :guideline_version,
-            leased_at = statement_timestamp(), expires_at = {_LEASE_END}
+            ahead = :ahead, test = :test, leased_at = statement_timestamp(), expires_at = {_LEASE_END}
         WHERE id = :id AND state = 'expired'
         RETURNING expires_at
     ), taken AS ({_TAKE_FROM_TASK})
@@ -124,8 +131,20 @@ _RENEW = text(f"""
     RETURNING expires_at
 """)
 
+_TAKE_UP = text("""
+    UPDATE assignments
+    SET ahead = false, leased_at = statement_timestamp(),
+        guideline_version = project.guideline_version,
+        expires_at = statement_timestamp() + make_interval(secs => project.lease_seconds)
+    FROM projects AS project
+    WHERE assignments.id = :id AND assignments.rater_id = :rater_id
+      AND assignments.state = 'leased' AND assignments.ahead
+      AND project.id = assignments.project_id
+    RETURNING assignments.id
+""")
+
 _CONTENTS = text(f"""
-    SELECT assignment.id, assignment.task_id, assignment.state, assignment.presented,
+    SELECT assignment.id, assignment.task_id, assignment.state, assignment.presented, assignment.test,
            assignment.expires_at, assignment.expires_at <= statement_timestamp() AS lapsed,
            assignment.draft, assignment.guideline_version, project.slug, project.axes,
            project.flags, prompt.messages, {_CANDIDATES}
@@ -138,7 +157,8 @@ _CONTENTS = text(f"""
 
 _ASSIGNMENT = text("""
     SELECT assignment.id, assignment.task_id, assignment.project_id, assignment.state,
-           assignment.presented, assignment.guideline_version, project.axes, project.flags
+           assignment.presented, assignment.guideline_version, assignment.test,
+           project.axes, project.flags, project.qualification_tasks, project.qualification_accuracy
     FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
     WHERE assignment.id = :id AND assignment.rater_id = :rater_id
 """)
@@ -193,26 +213,76 @@ _SAVE_DRAFT = text("""
 """)
 
 _RANKING_COLUMNS = """
-    id, assignment_id, task_id, ranks, axes, flags, rationale, rewrite, seconds, extra, created_at
+    id, assignment_id, task_id, ranks, strength, axes, flags, rationale, rewrite, seconds, extra,
+    created_at, revised_at
+"""
+_COMPARED = """
+    INSERT INTO comparisons (ranking_id, better_id, worse_id, margin)
+    SELECT ranking.id, pair.better, pair.worse, pair.margin
+    FROM ranking, unnest(CAST(:better AS uuid[]), CAST(:worse AS uuid[]),
+                         CAST(:margins AS int[])) AS pair (better, worse, margin)
 """
 
 _STORE_RANKING = text(f"""
     WITH ranking AS (
         INSERT INTO rankings (id, project_id, task_id, assignment_id, rater_id, ranks, presented,
-                              axes, flags, rationale, rewrite, seconds, guideline_version, extra,
+                              strength, axes, flags, rationale, rewrite, seconds, guideline_version, extra,
                               created_at)
         VALUES (:id, :project_id, :task_id, :assignment_id, :rater_id, CAST(:ranks AS jsonb),
-                CAST(:presented AS uuid[]), CAST(:axes AS jsonb), CAST(:flags AS varchar[]),
+                CAST(:presented AS uuid[]), CAST(:strength AS int), CAST(:axes AS jsonb),
+                CAST(:flags AS varchar[]),
                 :rationale, :rewrite, CAST(:seconds AS double precision), :guideline_version,
                 :extra, statement_timestamp())
         RETURNING {_RANKING_COLUMNS}
-    ), compared AS (
-        INSERT INTO comparisons (ranking_id, better_id, worse_id, margin)
-        SELECT ranking.id, pair.better, pair.worse, pair.margin
-        FROM ranking, unnest(CAST(:better AS uuid[]), CAST(:worse AS uuid[]),
-                             CAST(:margins AS int[])) AS pair (better, worse, margin)
-    )
+    ), compared AS ({_COMPARED})
     SELECT * FROM ranking
+""")
+
+# The ranking is locked before (lock_own_ranking), so its pairs are this statement's alone.
+_FORGET_PAIRS = text("DELETE FROM comparisons WHERE ranking_id = :id")
+
+_REVISE_RANKING = text(f"""
+    WITH kept AS (
+        INSERT INTO ranking_revisions (id, ranking_id, content, replaced_at)
+        SELECT :revision_id, id,
+               jsonb_build_object('ranks', ranks, 'strength', strength, 'axes', axes,
+                                  'flags', flags, 'rationale', rationale, 'rewrite', rewrite,
+                                  'seconds', seconds),
+               statement_timestamp()
+        FROM rankings WHERE id = :id
+    ), ranking AS (
+        UPDATE rankings
+        SET ranks = CAST(:ranks AS jsonb), strength = CAST(:strength AS int),
+            axes = CAST(:axes AS jsonb), flags = CAST(:flags AS varchar[]),
+            rationale = :rationale, rewrite = :rewrite,
+            seconds = CAST(:seconds AS double precision), revised_at = statement_timestamp()
+        WHERE id = :id
+        RETURNING {_RANKING_COLUMNS}
+    ), compared AS ({_COMPARED})
+    SELECT * FROM ranking
+""")
+
+_LOCK_OWN_RANKING = text("""
+    SELECT ranking.id, ranking.presented, ranking.ranks, ranking.strength, ranking.axes,
+           ranking.flags, ranking.rationale, ranking.rewrite, ranking.seconds,
+           project.axes AS scales, project.flags AS known_flags,
+           assignment.test,
+           ranking.created_at + make_interval(secs => project.edit_seconds)
+               > statement_timestamp() AS open
+    FROM rankings AS ranking
+    JOIN projects AS project ON project.id = ranking.project_id
+    JOIN assignments AS assignment ON assignment.id = ranking.assignment_id
+    WHERE ranking.id = :id AND ranking.rater_id = :rater_id
+    FOR UPDATE OF ranking
+""")
+
+_TEST_ANSWERS = text("""
+    SELECT assignment.id, task.gold_ranks, ranking.ranks
+    FROM assignments AS assignment
+    JOIN tasks AS task ON task.id = assignment.task_id
+    JOIN rankings AS ranking ON ranking.assignment_id = assignment.id
+    WHERE assignment.project_id = :project_id AND assignment.rater_id = :rater_id AND assignment.test
+    ORDER BY ranking.id
 """)
 
 _RANKING = text(f"SELECT {_RANKING_COLUMNS} FROM rankings WHERE assignment_id = :id")
@@ -221,7 +291,8 @@ _RANKING = text(f"SELECT {_RANKING_COLUMNS} FROM rankings WHERE assignment_id = 
 async def find_held_or_lapsed(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
 ) -> Row[Any]:
-    """(held, lapsed): the rater's own lease, and whether the lease of somebody else has run out."""
+    """(held, ahead, qualification, lapsed): the rater's own lease, the one they hold for afterwards,
+    how their test came out, and whether the lease of somebody else has run out."""
     values = {"project_id": project_id, "rater_id": rater_id}
     return (await session.execute(_HELD_OR_LAPSED, values)).one()
 
@@ -232,19 +303,22 @@ async def free_lapsed_skip_locked(session: AsyncSession, project_id: uuid.UUID) 
 
 
 async def lock_next_task_skip_locked(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, gold: bool, shown_to: int
 ) -> Row[Any] | None:
-    """The most urgent task that is open to a rater, locked, with its contents.
+    """The next task that is open to a rater, locked, with its contents: a gold one or another.
 
-    `own_id`, `presented` and `draft` are those of the rater's expired assignment, if there is one.
+    Tasks that `shown_to` raters have had are passed over. `own_id`, `presented` and `draft` are those of
+    the rater's expired assignment, if there is one.
     """
-    values = {"project_id": project_id, "rater_id": rater_id}
+    values = {"project_id": project_id, "rater_id": rater_id, "gold": gold, "shown_to": shown_to}
     return (await session.execute(_LOCK_NEXT, values)).one_or_none()
 
 
-async def has_open_task(session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
-    """Whether a task is open to a rater, be it locked by somebody at this moment."""
-    values = {"project_id": project_id, "rater_id": rater_id}
+async def has_open_task(
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, gold: bool, shown_to: int
+) -> bool:
+    """Whether such a task is open to a rater, be it locked by somebody at this moment."""
+    values = {"project_id": project_id, "rater_id": rater_id, "gold": gold, "shown_to": shown_to}
     return bool(await session.scalar(_ANY_OPEN, values))
 
 
@@ -261,6 +335,15 @@ async def take_slot_again(session: AsyncSession, **values: Any) -> Any:
 async def renew(session: AsyncSession, assignment_id: uuid.UUID, lease_seconds: int) -> Any:
     """A lease's new end; None where it is no longer held."""
     return await session.scalar(_RENEW, {"id": assignment_id, "lease_seconds": lease_seconds})
+
+
+async def take_up(session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
+    """Make a lease that was fetched ahead the rater's present one; False where it is none.
+
+    May raise IntegrityError where they hold another.
+    """
+    values = {"id": assignment_id, "rater_id": rater_id}
+    return await session.scalar(_TAKE_UP, values) is not None
 
 
 async def find_contents(
@@ -329,9 +412,34 @@ async def save_draft(
 
 async def store_ranking(session: AsyncSession, pairs: Pairs, **values: Any) -> Row[Any]:
     """Write a ranking and its comparisons in one statement; the ranking as it is stored."""
-    values |= {
+    return (await session.execute(_STORE_RANKING, values | _columns(pairs))).one()
+
+
+async def lock_own_ranking(
+    session: AsyncSession, ranking_id: uuid.UUID, rater_id: uuid.UUID
+) -> Row[Any] | None:
+    """A rater's own ranking, locked, with what a change of it is held against."""
+    values = {"id": ranking_id, "rater_id": rater_id}
+    return (await session.execute(_LOCK_OWN_RANKING, values)).one_or_none()
+
+
+async def revise_ranking(session: AsyncSession, pairs: Pairs, **values: Any) -> Row[Any]:
+    """Replace a locked ranking and its comparisons, keeping what it said; as it is stored now."""
+    await session.execute(_FORGET_PAIRS, {"id": values["id"]})
+    return (await session.execute(_REVISE_RANKING, values | _columns(pairs))).one()
+
+
+def _columns(pairs: Pairs) -> dict[str, Any]:
+    return {
         "better": [better for better, _, _ in pairs],
         "worse": [worse for _, worse, _ in pairs],
         "margins": [margin for _, _, margin in pairs],
     }
-    return (await session.execute(_STORE_RANKING, values)).one()
+
+
+async def list_test_answers(
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
+) -> Sequence[Row[Any]]:
+    """(assignment's id, gold ranks, own ranks) of a rater's qualification test, in its order."""
+    values = {"project_id": project_id, "rater_id": rater_id}
+    return (await session.execute(_TEST_ANSWERS, values)).all()

@@ -5,10 +5,12 @@ import time
 import structlog
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
 from app.web.errors import problem
+from app.web.language import choose_language, speaking
 
 log = structlog.get_logger("plackett.http")
 
@@ -57,7 +59,8 @@ class Envelope:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            with speaking(choose_language(HTTPConnection(scope))):
+                await self.app(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - started
             # The route's pattern, not the path: ids must not become label values.

@@ -15,13 +15,13 @@ from markupsafe import Markup
 
 from app.settings import CHECKOUT, Settings
 from app.web.csrf import csrf_token, set_csrf_cookie
+from app.web.language import get_language, gettext, list_languages, ngettext
 from app.web.markdown import render_markdown
 from app.web.people import get_person
 
 # The browser's libraries: what a page asks for, and where npm puts it.
 VENDOR = {
     "htmx.js": "htmx.org/dist/htmx.min.js",
-    "sortable.js": "sortablejs/Sortable.min.js",
     "uplot.js": "uplot/dist/uPlot.iife.min.js",
     "uplot.css": "uplot/dist/uPlot.min.css",
 }
@@ -86,6 +86,11 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     environment.lstrip_blocks = True
     environment.globals.update(asset_url=asset_url, vendor_url=vendor_url, csrf_token=csrf_token)
     environment.globals.update(get_person=get_person, get_notice=get_notice)
+    environment.globals.update(get_language=get_language, list_languages=list_languages)
+    environment.add_extension("jinja2.ext.i18n")
+    environment.install_gettext_callables(  # type: ignore[attr-defined]
+        gettext, ngettext, newstyle=True
+    )
     environment.filters.update(markdown=render_markdown, moment=moment, number=number)
     return templates
 

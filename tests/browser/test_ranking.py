@@ -1,7 +1,11 @@
 """A rater at work: the database holds exactly what was done on the page."""
 
+import json
+import random
 import uuid
-from itertools import product
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -9,8 +13,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
+from app.datasets.schemas import Filters, Split
+from app.datasets.service import build_export
 from app.db.types import utc_now
 from app.projects.models import Project
+from app.projects.service import publish_guidelines
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
@@ -27,7 +34,14 @@ async def rater(session: AsyncSession) -> User:
 
 
 async def open_project(
-    session: AsyncSession, page: Page, site: Site, rater: User, *, tasks: int = 2, count: int = 4
+    session: AsyncSession,
+    page: Page,
+    site: Site,
+    rater: User,
+    *,
+    tasks: int = 2,
+    count: int = 4,
+    **settings: Any,
 ) -> Project:
     project = await create_project(
         session,
@@ -35,11 +49,13 @@ async def open_project(
         candidates_per_task=count,
         guidelines="# Rules\n\nBe *fair*.",
         axes=[{"name": "helpful", "question": "How helpful is it?", "min": 1, "max": 5}],
+        **settings,
     )
     await create_tasks(session, project, tasks, candidates=count)
     await session.commit()
     await sign_in(page, site, rater.email)
     await page.goto(f"{site.address}/rate/{project.slug}")
+    await page.get_by_role("button", name="I have read them").click()
     await expect(page.locator(".card")).to_have_count(count)
     return project
 
@@ -63,33 +79,32 @@ async def stored(session: AsyncSession, rater: User) -> list[Ranking]:
     return list(rows)
 
 
-async def drag(page: Page, letter: str, tier: int) -> None:
-    """By hand: press on the card's head, move in small steps, let go over the place."""
-    await page.wait_for_timeout(250)  # the cards before it glide into their places
-    head = await page.locator(f".card[data-letter={letter}] .card-head").bounding_box()
-    assert head
-    await page.mouse.move(head["x"] + 60, head["y"] + 15)
+async def drag(page: Page, letter: str, tier: int, handle: str = ".card-head") -> None:
+    """By hand: press on the card's head (or chip), move in small steps, let go over the place."""
+    held = page.locator(f".card[data-letter={letter}] {handle}")
+    if handle == ".chip":
+        held = page.locator(f".chip:text-is('{letter}')")
+    start = await held.bounding_box()
+    place = await page.locator(f".slot[data-tier='{tier}']").bounding_box()
+    assert start
+    assert place
+    await page.mouse.move(start["x"] + 14, start["y"] + 14)
     await page.mouse.down()
-    for _ in range(3):  # places make room on the way, and the hand follows
-        place = await page.locator(f".tier-list[data-tier='{tier}']").bounding_box()
-        assert place
-        await page.mouse.move(place["x"] + 60, place["y"] + place["height"] - 12, steps=8)
-        await page.wait_for_timeout(150)
+    await page.mouse.move(place["x"] + 20, place["y"] + 20, steps=8)
     await page.mouse.up()
 
 
 async def test_ranking_with_the_mouse_by_dragging(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
-    # Tall enough to see cards and places at once, as one drags.
-    await page.set_viewport_size({"width": 1280, "height": 1700})
     await open_project(session, page, site, rater)
     ids = await shown(page)
-    for letter, tier in (("C", 1), ("A", 2), ("D", 2), ("B", 4)):
+    for letter, tier in (("C", 1), ("A", 2), ("D", 2), ("B", 3)):
         await drag(page, letter, tier)
         await expect(
-            page.locator(f".tier-list[data-tier='{tier}'] [data-letter={letter}]")
+            page.locator(f".slot[data-tier='{tier}'] .chip:text-is('{letter}')")
         ).to_be_visible()
+    await drag(page, "B", 4, ".chip")  # a change of mind, by its chip
     await expect(page.locator("#order")).to_have_text("C > A = D > B")
     await page.click("#submit")
     await expect(page.locator(".recap .order")).to_have_text("C > A = D > B")
@@ -100,6 +115,28 @@ async def test_ranking_with_the_mouse_by_dragging(
         select(func.count()).select_from(Comparison).where(Comparison.ranking_id == ranking.id)
     )
     assert pairs == 6
+
+
+async def test_a_drag_that_is_let_go_elsewhere_or_given_up_changes_nothing(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_project(session, page, site, rater)
+    head = await page.locator(".card[data-letter=A] .card-head").bounding_box()
+    slot = await page.locator(".slot[data-tier='1']").bounding_box()
+    assert head
+    assert slot
+    for give_up in (False, True):
+        await page.mouse.move(head["x"] + 20, head["y"] + 10)
+        await page.mouse.down()
+        await page.mouse.move(slot["x"] + 9, slot["y"] + 9, steps=4)
+        await expect(page.locator(".ghost")).to_be_visible()
+        if give_up:
+            await page.keyboard.press("Escape")
+        else:
+            await page.mouse.move(300, 200, steps=4)
+        await page.mouse.up()
+        await expect(page.locator(".ghost")).to_have_count(0)
+        await expect(page.locator("#order")).to_have_text("Nothing placed yet")
 
 
 async def test_ranking_four_candidates_takes_five_keys(
@@ -131,8 +168,9 @@ async def test_everything_by_keyboard_alone(
     await expect(page.locator("#order")).to_have_text("A = B > C")
     await page.keyboard.press("2")
     await page.keyboard.press("Shift+ArrowDown")
+    await page.keyboard.press("Shift+ArrowDown")
     await expect(page.locator("#order")).to_have_text("A = B > C > D")
-    await expect(page.locator("#announcer")).to_contain_text("Response D is now 3rd")
+    await expect(page.locator("#announcer")).to_contain_text("D is now in place 3")
     await page.focus("input[name=axis-helpful][value='4']")
     await page.keyboard.press("Space")
     await page.focus("#rationale")
@@ -195,18 +233,179 @@ async def test_an_incomplete_ranking_is_not_sent_and_a_double_click_sends_one(
     assert len(await stored(session, rater)) == 1
 
 
-async def test_a_lost_line_loses_nothing(
+async def test_a_lost_line_stops_nobody_and_loses_nothing(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
-    await open_project(session, page, site, rater)
+    await open_project(session, page, site, rater, tasks=3)
+    await fetched_ahead(page)
+    first = await page.get_attribute("#workspace", "data-assignment")
     await page.context.set_offline(True)
     for key in ("1", "2", "3", "4", "Enter"):
         await page.keyboard.press(key)
-    await expect(page.locator("#saved")).to_contain_text("No connection")
+    # The task that was fetched ahead is there, and can be ranked too.
+    await expect(page.locator(f"#workspace:not([data-assignment='{first}'])")).to_be_visible()
+    await expect(page.locator(".waiting")).to_contain_text("1 to send")
+    for key in ("4", "3", "2", "1", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".waiting")).to_contain_text("2 to send")
+    assert await stored(session, rater) == []
     await page.context.set_offline(False)
-    await page.keyboard.press("Enter")
-    await expect(page.locator(".recap .order")).to_have_text("A > B > C > D")
+    await expect(page.locator(".waiting")).to_have_count(0)
+    assert len(await stored(session, rater)) == 2
+    # And on to the third, by itself.
+    await expect(page.locator("#order")).to_have_text("Nothing placed yet", timeout=20_000)
+
+
+async def test_what_waits_to_be_sent_outlives_the_page_and_the_sign_in(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater)
+    await page.context.set_offline(True)
+    for key in ("1", "1", "2", "2", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".waiting")).to_be_visible()
+    await page.context.clear_cookies()
+    await page.context.set_offline(False)
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    await expect(page.locator(".recap .order")).to_have_text("A = B > C = D")
     assert len(await stored(session, rater)) == 1
+
+
+async def fetched_ahead(page: Page) -> None:
+    """Wait until the task after this one has come."""
+    came = """() => performance.getEntriesByType("resource")
+        .some(each => each.name.endsWith("/ahead") && each.responseEnd)"""
+    await page.wait_for_function(came)
+    await page.wait_for_timeout(50)
+
+
+async def test_the_next_task_is_there_before_it_is_asked_for(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_project(session, page, site, rater, tasks=2)
+    await fetched_ahead(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(site.address)))
+    assignment = await page.get_attribute("#workspace", "data-assignment")
+    for key in ("1", "2", "3", "4", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(f"#workspace:not([data-assignment='{assignment}'])")).to_be_visible()
+    assert f"/rate/assignments/{assignment}" in asked
+    assert not [each for each in asked if each.endswith("/next")]
+
+
+async def test_the_last_ranking_can_be_changed_by_one_key(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_project(session, page, site, rater)
+    ids = await shown(page)
+    for key in ("1", "2", "3", "4", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".recap .order")).to_have_text("A > B > C > D")
+    present = await page.get_attribute("#workspace", "data-assignment")
+    await page.keyboard.press("b")
+    await expect(page.locator("#workspace[data-changing]")).to_be_visible()
+    await expect(page.locator("#order")).to_have_text("A > B > C > D")
+    assert await shown(page) == ids
+    await page.click(".card[data-letter=A] [data-place='4']")
+    await page.click(".card[data-letter=B] [data-place='1']")
+    await page.keyboard.press("Enter") if await page.evaluate(
+        "document.activeElement.closest('button') === null"
+    ) else await page.click("#submit")
+    await expect(page.locator(f"#workspace[data-assignment='{present}']")).to_be_visible()
+    (ranking,) = await stored(session, rater)
+    assert ranking.ranks == {ids["B"]: 1, ids["C"]: 2, ids["A"]: 3, ids["D"]: 3}
+    assert ranking.revised_at is not None
+
+
+async def test_two_responses_are_compared_on_a_scale(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_project(session, page, site, rater, count=2, tasks=8)
+    margins = []
+    for number in range(7):
+        ids = await shown(page)
+        assignment = await page.get_attribute("#workspace", "data-assignment")
+        await page.keyboard.press(str(number + 1))
+        if number == 6:
+            await page.keyboard.press("n")  # both are bad
+        await page.keyboard.press("Enter")
+        await expect(
+            page.locator(f"#workspace:not([data-assignment='{assignment}'])")
+        ).to_be_visible()
+        ranking = (await stored(session, rater))[-1]
+        sign = ranking.ranks[ids["B"]] - ranking.ranks[ids["A"]]
+        margins.append(sign * (ranking.strength or 0))
+        pair = await session.scalar(
+            select(Comparison.margin).where(Comparison.ranking_id == ranking.id)
+        )
+        assert pair == abs(margins[-1])
+    assert margins == [3, 2, 1, 0, -1, -2, -3]
+    assert ranking.flags == ["none-is-good"]
+    # By arrows from the middle, and nothing is sent without a choice.
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#saved")).to_contain_text("Choose how the two compare")
+    await page.keyboard.press("ArrowRight")
+    await expect(page.locator("#order")).to_have_text("B slightly better")
+
+
+async def test_words_in_which_two_responses_differ(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_project(session, page, site, rater, tasks=1)
+    await page.keyboard.press("d")
+    difference = page.locator("#difference")
+    await expect(difference.locator("del")).to_have_count(1)
+    texts = [await card.inner_text() for card in await page.locator(".card .prose").all()]
+    assert await difference.locator("del").inner_text() == texts[0].split()[1]
+    assert await difference.locator("ins").inner_text() == texts[1].split()[1]
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("1")
+    await page.click("#copy-best")
+    await page.keyboard.type(" And more.")
+    await expect(page.locator("#rewrite-difference ins")).to_have_text("And more.")
+
+
+async def test_new_guidelines_are_read_once_before_the_next_task(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=3)
+    await fetched_ahead(page)
+    await publish_guidelines(session, project, "# Rules\n\nBe *kind*.")
+    await session.commit()
+    for _ in range(2):  # the task in hand, and the one that was fetched under the old rules
+        for key in ("1", "2", "3", "4", "Enter"):
+            await page.keyboard.press(key)
+        await expect(page.locator("#workspace:has(#submit[disabled])")).to_have_count(0)
+    await expect(page.locator(".reading")).to_contain_text("Be kind")
+    await page.get_by_role("button", name="I have read them").click()
+    await expect(page.locator(".card")).to_have_count(4)
+    await page.reload()
+    await expect(page.locator(".card")).to_have_count(4)
+
+
+async def test_the_test_comes_first_and_tells_how_each_answer_compares(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=1, gold_rate=0)
+    # The first task above came before the project asked for a test.
+    await create_tasks(session, project, 2, candidates=4, gold=True, ranks=[1, 2, 3, 4])
+    project.qualification_tasks = 2
+    project.qualification_accuracy = 0.5
+    await session.commit()
+    for key in ("1", "1", "1", "1", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator("#workspace .notice")).to_contain_text("part of the test")
+    for number in (1, 2):
+        assignment = await page.get_attribute("#workspace", "data-assignment")
+        for key in ("1", "1", "1", "1", "Enter"):
+            await page.keyboard.press(key)
+        await page.wait_for_selector(f"#workspace:not([data-assignment='{assignment}'])")
+        await expect(page.locator(".feedback")).to_contain_text(f"answer {number} of 2")
+        await expect(page.locator(".feedback")).to_contain_text("3 of 6 pairs right")
+    await expect(page.locator(".feedback")).to_contain_text("You have passed")
+    await expect(page.locator("#workspace .notice")).to_have_count(0)
 
 
 async def test_a_ranking_after_the_lease_ran_out_is_stored(
@@ -258,13 +457,37 @@ async def test_without_scripts_the_page_still_ranks(
     await plain.close()
 
 
+def list_patterns(count: int) -> list[tuple[int, ...]]:
+    """Every way of ordering `count` things with ties, as places without a gap."""
+    every = product(range(1, count + 1), repeat=count)
+    return [each for each in every if set(each) == set(range(1, max(each) + 1))]
+
+
+def draw_patterns(count: int, number: int) -> list[tuple[int, ...]]:
+    """Some of them, among them all equal and all different, either way round."""
+    source = random.Random(count)
+    drawn = [tuple(source.randint(1, count) for _ in range(count)) for _ in range(number - 3)]
+    up = tuple(range(1, count + 1))
+    return [up, up[::-1], (1,) * count, *drawn]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 3])
-async def test_every_permutation_and_tie_pattern_from_the_page_to_the_database(
-    session: AsyncSession, page: Page, site: Site, rater: User, count: int
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "patterns",
+    [list_patterns(3), list_patterns(4), draw_patterns(9, 12)],
+    ids=["all of 3", "all of 4", "some of 9"],
+)
+async def test_every_order_goes_from_the_page_through_the_database_into_the_export(
+    session: AsyncSession,
+    page: Page,
+    site: Site,
+    rater: User,
+    tmp_path: Path,
+    patterns: list[tuple[int, ...]],
 ) -> None:
-    patterns = list(product(range(1, count + 1), repeat=count))
-    await open_project(session, page, site, rater, tasks=len(patterns), count=count)
+    count = len(patterns[0])
+    project = await open_project(session, page, site, rater, tasks=len(patterns), count=count)
     expected = []
     for number, pattern in enumerate(patterns, start=1):
         ids = await shown(page)
@@ -272,7 +495,7 @@ async def test_every_permutation_and_tie_pattern_from_the_page_to_the_database(
         expected.append(
             {
                 ids[letter]: used.index(place) + 1
-                for letter, place in zip("ABC", pattern, strict=False)
+                for letter, place in zip("ABCDEFGHI", pattern, strict=False)
             }
         )
         assignment = await page.get_attribute("#workspace", "data-assignment")
@@ -280,8 +503,20 @@ async def test_every_permutation_and_tie_pattern_from_the_page_to_the_database(
             await page.keyboard.press(str(place))
         await page.keyboard.press("Enter")
         if number < len(patterns):
-            await expect(
-                page.locator(f"#workspace:not([data-assignment='{assignment}'])")
-            ).to_be_visible()
+            await page.wait_for_selector(f"#workspace:not([data-assignment='{assignment}'])")
     await expect(page.locator("#workspace .empty")).to_be_visible()
     assert [ranking.ranks for ranking in await stored(session, rater)] == expected
+    whole = Split(train=1, validation=0, test=0)
+    async with site.sessions() as fresh:
+        await build_export(fresh, project, Filters(), whole, tmp_path / "export", "all")
+    lines = (tmp_path / "export" / "rankings.train.jsonl").read_text().splitlines()
+    exported = [each["ranks"] for line in lines for each in json.loads(line)["rankings"]]
+    assert sorted(map(sorted, (each.items() for each in exported))) == sorted(
+        map(sorted, (each.items() for each in expected))
+    )
+    pairs = (tmp_path / "export" / "comparisons.train.jsonl").read_text().splitlines()
+    assert len(pairs) == sum(
+        len({one, other}) == 2
+        for ranks in expected
+        for one, other in combinations(ranks.values(), 2)
+    )

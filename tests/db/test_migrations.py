@@ -43,6 +43,8 @@ PARTICULAR: dict[tuple[str, str], Any] = {
     ("tasks", "overlap"): 1,
     ("tasks", "open_slots"): 0,
     ("runs", "stage"): "reward",
+    ("qualifications", "state"): "passed",
+    ("rankings", "strength"): 1,
 }
 
 

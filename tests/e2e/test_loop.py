@@ -28,9 +28,11 @@ from tests.e2e.simulated_rater import SimulatedRater, liveliness
 from trainer import stories
 
 NOISE = 0.15
-PROMPTS = 900
+# Eight candidates a prompt: more pairs from each story that is written than with four.
+PROMPTS = 520
+CANDIDATES = 8
 HELD_OUT = 80
-SIZES = {"batch-size": 8, "max-length": 256}
+SIZES = {"batch-size": 4, "max-length": 256}
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +165,7 @@ async def test_the_loop_turns_once(
     project = {
         "slug": "loop",
         "name": "The loop",
+        "candidates_per_task": CANDIDATES,
         "policies": ["story-teller"],
         "sampling": {"max_new_tokens": 110},
     }
@@ -197,7 +200,7 @@ async def test_the_loop_turns_once(
         pairs = [json.loads(line) for line in lines]
         best_possible = sum(map(prefer, pairs)) / len(pairs)
 
-        reward = await run(researcher, "reward", epochs=3, lr=1.5e-3, **SIZES)
+        reward = await run(researcher, "reward", epochs=2, lr=1e-3, **SIZES)
         accuracy = reward["result"]["test"]["accuracy"]
         assert reward["result"]["test"]["pairs"] == len(pairs)
         # Two standard errors of the difference beyond the five points: a fault, not the draw.

@@ -18,9 +18,9 @@ from app.errors import Conflict, Unavailable
 from app.main import create_app
 from app.projects.models import Project
 from app.rating import service
+from app.rating.judgement import compare
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
 from app.rating.schemas import Lease, RankingIn
-from app.rating.service import compare
 from app.settings import Settings
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
@@ -221,7 +221,7 @@ async def test_a_ranking_on_its_way_hides_its_task_from_nobody(sessions: Session
 
 async def test_a_cycle_takes_few_round_trips(sessions: SessionMaker) -> None:
     async with sessions() as session:
-        project = await create_project(session)
+        project = await create_project(session, gold_rate=0)
         await create_tasks(session, project, 2)
         rater = await create_user(session)
         await session.commit()

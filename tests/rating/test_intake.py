@@ -18,7 +18,7 @@ from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.parse import PromptRow, RowError, parse_row
 from app.prompts.schemas import ImportReport
-from app.rating import service
+from app.rating import history, service
 from app.rating.intake import import_prompts
 from app.rating.models import Comparison, Ranking, Task
 from tests.factories.accounts import bearer, create_user
@@ -85,7 +85,7 @@ async def test_a_task_filled_by_imported_rankings_asks_nobody(session: AsyncSess
     await bring_in(session, project, {"prompt": "Q", "chosen": "good", "rejected": "bad"})
     rater = await create_user(session)
     assert await service.lease_next_task(session, project, rater) is None
-    assert (await service.get_progress(session, project)).rated == 1
+    assert (await history.get_progress(session, project)).rated == 1
 
 
 async def test_a_gold_tasks_answer_is_kept_from_raters(

@@ -1,0 +1,107 @@
+"""What a ranking must be, and what it says: pure functions over ranks, scores and pairs."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from app.errors import InvalidInput
+from app.rating.schemas import RankingIn
+
+LETTERS = "ABCDEFGHI"
+# A flag that every project has: even the best response is not acceptable ("both bad").
+NONE_IS_GOOD = "none-is-good"
+
+
+def check_ranking(
+    given: RankingIn,
+    candidates: Sequence[uuid.UUID],
+    axes: Sequence[Mapping[str, Any]],
+    flags: Sequence[Mapping[str, Any]],
+) -> None:
+    """Hold a ranking against its task and project. Raises InvalidInput naming the first fault."""
+    check_ranks(given.ranks, candidates)
+    if given.strength is not None and (len(candidates) != 2 or len(set(given.ranks.values())) == 1):
+        raise InvalidInput("is only for one of two candidates over the other", place="strength")
+    scales = {axis["name"]: axis for axis in axes}
+    for name, score in given.axes.items():
+        if name not in scales:
+            raise InvalidInput(f"the project has no axis {name!r}", place=f"axes.{name}")
+        check_score(score, scales[name], candidates)
+    known = {flag["name"] for flag in flags} | {NONE_IS_GOOD}
+    for flag in given.flags:
+        if flag not in known:
+            raise InvalidInput(f"the project has no flag {flag!r}", place="flags")
+
+
+def check_score(
+    score: float | Mapping[uuid.UUID, float],
+    scale: Mapping[str, Any],
+    candidates: Sequence[uuid.UUID],
+) -> None:
+    """One score of the best response, or one for any of them, on the axis's scale. Raises InvalidInput."""
+    place = f"axes.{scale['name']}"
+    each = scale.get("per") == "response"
+    if each != isinstance(score, Mapping):
+        wanted = (
+            "one score for each response, by its id" if each else "one score, of the best response"
+        )
+        raise InvalidInput(f"takes {wanted}", place=place)
+    scores = (
+        {f"{place}.{one}": value for one, value in score.items()}
+        if isinstance(score, Mapping)
+        else {place: score}
+    )
+    for candidate in score if isinstance(score, Mapping) else ():
+        if candidate not in candidates:
+            raise InvalidInput("is not a candidate of this task", place=f"{place}.{candidate}")
+    for where, value in scores.items():
+        if not scale["min"] <= value <= scale["max"]:
+            raise InvalidInput(
+                f"is {value:g}; the scale goes from {scale['min']} to {scale['max']}", place=where
+            )
+
+
+def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID]) -> None:
+    """Every candidate once, in whole numbers 1 to K, the best of them 1. Raises InvalidInput."""
+    for candidate in ranks:
+        if candidate not in candidates:
+            raise InvalidInput("is not a candidate of this task", place=f"ranks.{candidate}")
+    for candidate in candidates:
+        if candidate not in ranks:
+            raise InvalidInput("has no rank", place=f"ranks.{candidate}")
+    for candidate, rank in ranks.items():
+        if not 1 <= rank <= len(candidates):
+            raise InvalidInput(
+                f"the rank {rank} is not between 1 and {len(candidates)}",
+                place=f"ranks.{candidate}",
+            )
+    if min(ranks.values()) != 1:
+        raise InvalidInput("no candidate has rank 1, the best", place="ranks")
+
+
+def compare(
+    ranks: Mapping[uuid.UUID, int], strength: int | None = None
+) -> list[tuple[uuid.UUID, uuid.UUID, int]]:
+    """All K(K-1)/2 pairs of a ranking as (better, worse, margin); ties, with margin 0, by id.
+
+    The margin is how many ranks they are apart, or the strength of a preference where one was given.
+    """
+    pairs = []
+    for first, second in combinations(sorted(ranks), 2):
+        better, worse = (first, second) if ranks[first] <= ranks[second] else (second, first)
+        apart = ranks[worse] - ranks[better]
+        pairs.append((better, worse, strength or apart if apart else 0))
+    return pairs
+
+
+def count_right(ranks: Mapping[str, int], gold_ranks: Mapping[str, int]) -> tuple[float, int]:
+    """(pairs that the ranks order as the gold ranks do, pairs that these order); a tie is half right."""
+    right, judged = 0.0, 0
+    for one, other in combinations(gold_ranks, 2):
+        gold = gold_ranks[one] - gold_ranks[other]
+        own = ranks[one] - ranks[other]
+        if gold:
+            judged += 1
+            right += 0.5 if own == 0 else float((own > 0) == (gold > 0))
+    return right, judged
