@@ -150,26 +150,16 @@ def serve(
 
     Example: plackett serve --host 0.0.0.0 --port 8000 --workers 4
     """
-    import uvicorn
-
     from app.logs import configure_logs
+    from app.serve import serve as run_server
 
     settings = get_settings()
     configure_logs(settings.log_format)
     with database(settings) as url:
-        # The processes that uvicorn starts share this one's hold on the embedded server.
+        # The processes that are started share this one's hold on the embedded server.
         os.environ["DATABASE_URL"] = url
         get_settings.cache_clear()
-        uvicorn.run(
-            "app.main:create_served_app",
-            factory=True,
-            host=host,
-            port=port,
-            workers=workers,
-            log_config=None,
-            access_log=False,
-            proxy_headers=True,
-        )
+        run_server(host, port, workers)
 
 
 @commands.command()

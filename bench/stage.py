@@ -137,6 +137,13 @@ class Served:
     address: str
     process: subprocess.Popen[bytes]
     log: Path
+    began: int  # where in the log this run's words begin
+
+    def started(self) -> int:
+        """How many processes have ever said that they are up."""
+        with self.log.open("rb") as text:
+            text.seek(self.began)
+            return len(re.findall(rb"Application startup complete", text.read()))
 
     def workers(self) -> list[int]:
         """The processes that answer requests."""
@@ -163,9 +170,9 @@ def serving(checkout: Path, url: str, *, workers: int, log: Path) -> Iterator[Se
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    served = Served(f"http://127.0.0.1:{port}", process, log)
+    served = Served(f"http://127.0.0.1:{port}", process, log, began)
     try:
-        wait_for(lambda: _started(log, began) >= workers and answers(served.address), process)
+        wait_for(lambda: served.started() >= workers and answers(served.address), process)
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
@@ -182,13 +189,6 @@ def wait_for(ready: Any, process: subprocess.Popen[bytes], *, seconds: float = 6
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the application is not ready (exit code {process.poll()})")
         time.sleep(0.1)
-
-
-def _started(log: Path, began: int) -> int:
-    """How many processes have said that they are up; the log may hold an earlier run's words before."""
-    with log.open("rb") as text:
-        text.seek(began)
-        return len(re.findall(rb"Application startup complete", text.read()))
 
 
 def answers(address: str) -> bool:

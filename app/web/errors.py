@@ -20,6 +20,9 @@ from app.web.templates import PageContext, render
 
 log = structlog.get_logger(__name__)
 
+# What a program should do next. A restarted database is back within a second or two.
+PROBLEM_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorPage(PageContext):
@@ -46,7 +49,7 @@ def problem(error: PlackettError, *, reference: str | None = None) -> JSONRespon
         body["errors"] = error.details
     if reference:
         body["reference"] = reference
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    headers = PROBLEM_HEADERS.get(error.status)
     return JSONResponse(body, error.status, headers=headers, media_type="application/problem+json")
 
 

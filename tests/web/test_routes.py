@@ -107,6 +107,7 @@ async def test_a_database_that_is_down_is_unavailable_and_said_so(app: FastAPI) 
         assert (ready.status_code, ready.json()["place"]) == (503, "database")
         call = await client.get("/api/v1/projects", headers={"Authorization": "Bearer x"})
         assert (call.status_code, call.json()["place"]) == (503, "database")
+        assert call.headers["Retry-After"] == "1"
         assert (await client.get("/healthz")).status_code == 200
 
 
