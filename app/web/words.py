@@ -21,7 +21,10 @@ METHODS = [
     ("templates/web/**.html", "jinja2"),
 ]
 # Errors are told in the reader's language where a page tells them, so what they say is extracted too.
-ERRORS = ("InvalidInput", "NotFound", "Conflict", "NotAllowed", "NotSignedIn", "Unavailable")
+ERRORS = (
+    *("InvalidInput", "NotFound", "Conflict", "NotAllowed"),
+    *("NotSignedIn", "Unavailable", "TooManyTries"),
+)
 KEYWORDS = DEFAULT_KEYWORDS | dict.fromkeys(ERRORS)
 # What templates translate by its value: roles, and the labels of the flags that a project begins with.
 VALUES = (
