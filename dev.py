@@ -178,11 +178,18 @@ def lock(_: list[str]) -> None:
         file.writelines(f"{line}\n" for line in lines if not line.startswith("nodejs"))
 
 
+def words(_: list[str]) -> None:
+    """Bring the translations in locales/ up to date with the code."""
+    setup("dev")
+    run(PYTHON, "-m", "app.web.words")
+
+
 COMMANDS = {
     "demo": demo,
     "test": test,
     "setup": lambda arguments: setup(arguments[0] if arguments else "dev"),
     "lock": lock,
+    "words": words,
 }
 
 

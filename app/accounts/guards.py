@@ -78,10 +78,9 @@ def require(*roles: Role) -> Callable[[Request], Awaitable[User]]:
     async def the_user(request: Request) -> User:
         person = get_person(request)
         if not isinstance(person, SignedIn):
-            given = "authorization" in request.headers
-            raise NotSignedIn(
-                "The API token is unknown, revoked or malformed" if given else "Sign in first"
-            )
+            if "authorization" in request.headers:
+                raise NotSignedIn("The API token is unknown, revoked or malformed")
+            raise NotSignedIn("Sign in first")
         if person.role not in allowed:
             names = " or ".join(sorted(role.value for role in allowed))
             raise NotAllowed(f"This needs the role {names}; yours is {person.role.value}")

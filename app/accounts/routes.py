@@ -12,8 +12,11 @@ from fastapi.responses import RedirectResponse
 from app.accounts import queries, service
 from app.accounts.guards import SESSION_COOKIE, Admin, AnyUser, Session
 from app.accounts.models import ApiToken, AuditEntry, Role, User
-from app.errors import NotFound, NotSignedIn, PlackettError
+from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError
 from app.settings import Settings
+from app.web.language import COOKIE as LANGUAGE_COOKIE
+from app.web.language import gettext as _
+from app.web.language import list_languages
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.people import get_person
 from app.web.templates import PageContext, render
@@ -72,7 +75,7 @@ async def sign_in_form(request: Request, next: str = "/") -> Response:  # noqa: 
     """The form."""
     if get_person(request) is not None:
         return RedirectResponse(_local(next), status_code=303)
-    page = SignInPage(title="Sign in", next_address=_local(next))
+    page = SignInPage(title=_("Sign in"), next_address=_local(next))
     return render(request, "accounts/sign_in.html", page)
 
 
@@ -87,9 +90,9 @@ async def sign_in(
     """Check the password and start a session."""
     settings: Settings = request.app.state.settings
     try:
-        _, token = await service.sign_in(session, email, password, days=settings.session_days)
+        _user, token = await service.sign_in(session, email, password, days=settings.session_days)
     except NotSignedIn as error:
-        page = SignInPage(title="Sign in", next_address=_local(next), email=email, error=error)
+        page = SignInPage(title=_("Sign in"), next_address=_local(next), email=email, error=error)
         return render(request, "accounts/sign_in.html", page, status=error.status)
     await session.commit()
     return _with_session(request, see_other(request, _local(next)), token)
@@ -103,7 +106,7 @@ async def sign_in_link_form(request: Request, session: Session, token: str) -> R
     """
     if await service.is_reusable_link(session, token):
         return await sign_in_by_link(request, session, token)
-    page = SignInLinkPage(title="Sign in", token=token)
+    page = SignInLinkPage(title=_("Sign in"), token=token)
     return render(request, "accounts/sign_in_link.html", page)
 
 
@@ -112,12 +115,34 @@ async def sign_in_by_link(request: Request, session: Session, token: str) -> Res
     """Use the link and start a session."""
     settings: Settings = request.app.state.settings
     try:
-        _, new = await service.use_sign_in_link(session, token, days=settings.session_days)
+        _user, new = await service.use_sign_in_link(session, token, days=settings.session_days)
     except NotSignedIn as error:
-        page = SignInPage(title="Sign in", next_address="/", error=error)
+        page = SignInPage(title=_("Sign in"), next_address="/", error=error)
         return render(request, "accounts/sign_in.html", page, status=error.status)
     await session.commit()
     return _with_session(request, see_other(request, "/"), new)
+
+
+@router.post("/language")
+async def set_language(
+    request: Request,
+    language: Annotated[str, Form()],
+    next: Annotated[str, Form()] = "/",  # noqa: A002
+) -> Response:
+    """Speak this language from now on, on this browser."""
+    if language not in list_languages():
+        raise InvalidInput("There is no such language", place="language")
+    settings: Settings = request.app.state.settings
+    response = see_other(request, _local(next))
+    response.set_cookie(
+        LANGUAGE_COOKIE,
+        language,
+        max_age=365 * 86_400,
+        httponly=True,
+        samesite="lax",
+        secure=settings.secure_cookies,
+    )
+    return response
 
 
 @router.post("/sign-out")
@@ -340,7 +365,9 @@ async def set_disabled(
 
 
 @router.get("/admin/audit")
-async def audit(request: Request, session: Session, _: Admin, page: PageNumber = 1) -> Response:
+async def audit(
+    request: Request, session: Session, _admin: Admin, page: PageNumber = 1
+) -> Response:
     """The audit log, the newest first."""
     size = 50
     rows = await queries.list_audit_entries(session, limit=size, offset=(page - 1) * size)

@@ -99,7 +99,8 @@ def from_pydantic() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "form"
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), place=place) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(said, place=place) from None
 
 
 def from_validation(error: RequestValidationError) -> InvalidInput:
@@ -112,7 +113,8 @@ def from_validation(error: RequestValidationError) -> InvalidInput:
         for found in error.errors()
     ]
     first = details[0] if details else {"field": "body", "message": "is not valid"}
-    return InvalidInput(first["message"], place=first["field"], details=details)
+    said, place = first["message"], first["field"]
+    return InvalidInput(said, place=place, details=details)
 
 
 def install_error_handlers(app: FastAPI) -> None:

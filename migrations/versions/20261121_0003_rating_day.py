@@ -45,9 +45,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'leased'"),
     )
     op.add_column("rankings", sa.Column("strength", sa.Integer(), nullable=True))
-    op.create_check_constraint(
-        op.f("ck_rankings_strength"), "rankings", "strength BETWEEN 1 AND 3"
-    )
+    op.create_check_constraint(op.f("ck_rankings_strength"), "rankings", "strength BETWEEN 1 AND 3")
     op.add_column("rankings", sa.Column("revised_at", sa.DateTime(timezone=True), nullable=True))
     # Gold tasks are for every rater, not for the first few.
     op.execute(

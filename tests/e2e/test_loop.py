@@ -29,7 +29,7 @@ from trainer import stories
 
 NOISE = 0.15
 # Eight candidates a prompt: more pairs from each story that is written than with four.
-PROMPTS = 520
+PROMPTS = 640
 CANDIDATES = 8
 HELD_OUT = 80
 SIZES = {"batch-size": 4, "max-length": 256}

@@ -12,7 +12,7 @@ from app.accounts.models import Role
 from app.main import ROUTERS
 from tests.factories.accounts import bearer, create_user
 
-OPEN = {"/", "/sign-in", "/sign-in/{token}"}
+OPEN = {"/", "/sign-in", "/sign-in/{token}", "/language"}
 SOME_ID = "01234567-89ab-7def-8123-456789abcdef"
 
 
