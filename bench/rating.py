@@ -35,7 +35,8 @@ from app.db.embedded import EmbeddedServer
 from app.db.engine import libpq_url
 from bench.kill import drill
 from bench.load import broken, check, measure, middle
-from bench.stage import CHECKOUT, new_database, seed, serving
+from bench.scale import compare_sizes
+from bench.stage import CHECKOUT, new_database, seed, serving, tell
 
 TARGETS = {
     "cycles_per_second": (">=", 200),
@@ -56,7 +57,9 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
     acknowledged: list[Any] = []
     loads = []
     with new_database(server, "plackett_bench") as url:
-        stage = seed(url, tasks=wanted.tasks, raters=wanted.raters + 1, words=wanted.words)
+        stage = seed(
+            url, tasks=wanted.tasks or 100_000, raters=wanted.raters + 1, words=wanted.words
+        )
         for number in range(wanted.runs):
             for name, checkout in checkouts.items():
                 with serving(
@@ -112,11 +115,6 @@ def targets(**figures: float) -> dict[str, dict[str, Any]]:
     return told
 
 
-def tell(words: str) -> None:
-    """A line for whoever waits."""
-    print(words, file=sys.stderr, flush=True)
-
-
 @contextmanager
 def a_server(folder: Path) -> Iterator[str]:
     """The server that DATABASE_URL names, or one of our own, which is gone afterwards."""
@@ -133,7 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", type=int, default=100_000, help="open tasks [%(default)s]")
+    parser.add_argument("--tasks", type=int, help="open tasks [100000; 1000000 for --scale]")
     parser.add_argument("--seconds", type=float, default=15, help="of each run [%(default)s]")
     parser.add_argument("--warmup", type=float, default=2, help="seconds before each [%(default)s]")
     parser.add_argument("--raters", type=int, default=16, help="at once [%(default)s]")
@@ -154,11 +152,20 @@ def main() -> int:
         with psycopg.connect(libpq_url(url)) as connection:
             version = connection.info.server_version // 10000
         began = time.time()
-        if wanted.kill:
+        if wanted.scale:
+            answer = compare_sizes(
+                url,
+                folder,
+                tasks=wanted.tasks or 1_000_000,
+                seconds=wanted.seconds,
+                words=min(wanted.words, 30),  # a million tasks have four million candidates
+            )
+            answer["targets"] = targets(lease_ratio_1m_to_1k=answer["lease_ratio"])
+        elif wanted.kill:
             answer = drill(
                 url,
                 folder,
-                tasks=wanted.tasks,
+                tasks=wanted.tasks or 100_000,
                 raters=wanted.raters,
                 workers=wanted.workers,
                 seconds=wanted.seconds,
@@ -173,7 +180,8 @@ def main() -> int:
             "seconds_in_all": round(time.time() - began),
         }
     print(json.dumps(answer, indent=2))
-    return 1 if broken(answer["checks"]) or answer["unexpected"] else 0
+    wrong = broken(answer["checks"]) or answer["unexpected"] or answer.get("sequential_scans")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -220,3 +220,8 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
     own = sum(int(ticks) for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(cpu_seconds(child) for child in children(pid))
+
+
+def tell(words: str) -> None:
+    """A line for whoever waits."""
+    print(words, file=sys.stderr, flush=True)

@@ -103,8 +103,14 @@ async def lease_next_task(
             await (savepoint.commit() if lease or nothing_left else savepoint.rollback())
         if lease is not None:
             return lease
+        if not nothing_left:
+            continue
+        # The last slot may have gone to another window of the rater's, or be in a sweep of somebody's.
+        found = await slots.find_held_or_lapsed(session, project.id, rater.id)
+        if found.lapsed or found.ahead or (found.held and not ahead):
+            continue
         # A test for which there are too few gold tasks ends here, and others may follow.
-        if nothing_left and not (test and await qualification.end_test(session, project, rater)):
+        if not (test and await qualification.end_test(session, project, rater)):
             return None
     raise Unavailable(
         "Every open task is being handed out at this moment; try again", place="tasks"
