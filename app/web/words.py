@@ -26,11 +26,12 @@ ERRORS = (
     *("NotSignedIn", "Unavailable", "TooManyTries"),
 )
 KEYWORDS = DEFAULT_KEYWORDS | dict.fromkeys(ERRORS)
-# What templates translate by its value: roles, and the labels of the flags that a project begins with.
+# What templates translate by its value: roles, and the flags and axes that a project begins with.
 VALUES = (
     *("rater", "admin", "researcher"),
     *("Unsafe or offensive", "Contains personal data"),
     *("In the wrong language", "Broken or unreadable"),
+    *("How helpful is it?", "How honest is it?", "How harmless is it?"),
 )
 OPTIONS = {"templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true"}}
 
