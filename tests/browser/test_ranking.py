@@ -395,6 +395,7 @@ async def test_the_test_comes_first_and_tells_how_each_answer_compares(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
     project = await open_project(session, page, site, rater, tasks=1, gold_rate=0)
+    await fetched_ahead(page)
     # The first task above came before the project asked for a test.
     await create_tasks(session, project, 2, candidates=4, gold=True, ranks=[1, 2, 3, 4])
     project.qualification_tasks = 2
