@@ -1,6 +1,7 @@
 """`python -m trainer STAGE …`: a stage file for each word, imported only when it is asked for."""
 
 import importlib
+import json
 import os
 import sys
 
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
     """Run a stage. Exit codes: 0 done, 1 a failure explained in one line, 2 wrong usage."""
     # Before torch is imported: its threads would spin while they wait for each other.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What makes a GPU's matrix products repeatable; it has to be there before the first of them.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     words = "\n".join(f"  {name:<10}{what}" for name, what in STAGES.items())
     usage = f"usage: python -m trainer STAGE [flags]\n\n{words}\n\nEach STAGE has --help."
     if not argv or argv[0] in ("-h", "--help"):
@@ -30,16 +33,36 @@ def main(argv: list[str]) -> int:
     from trainer.errors import TrainerError, UsageError
 
     try:
-        stage = importlib.import_module(f"trainer.{argv[0]}")
-        code: int = stage.command(argv[1:])
+        return run_stage(argv[0], argv[1:])
     except UsageError as error:
-        print(f"trainer {argv[0]}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return refuse(argv[0], error, code=2)
     except TrainerError as error:
-        print(f"trainer {argv[0]}: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return refuse(argv[0], error, code=1)
+    except OSError as error:  # a full disk, a folder that may not be written …
+        return refuse(argv[0], error, code=1)
     except KeyboardInterrupt:
-        return 130
+        return refuse(argv[0], "interrupted", code=130)
+
+
+def run_stage(stage: str, argv: list[str]) -> int:
+    """Read the settings, and only then import what is heavy; print the figures as the last line."""
+    from trainer.config import parse
+    from trainer.stages import CONFIGS
+
+    if stage not in CONFIGS:  # a stage with a command of its own
+        code: int = importlib.import_module(f"trainer.{stage}").command(argv)
+        return code
+    kind, example = CONFIGS[stage]
+    config: object = parse(kind, argv, stage=stage, example=f"python -m trainer {stage} {example}")
+    result = importlib.import_module(f"trainer.{stage}").main(config)
+    print(json.dumps(result))  # noqa: T201 - the interface
+    return 0
+
+
+def refuse(stage: str, reason: object, *, code: int) -> int:
+    """Say in one line why there is no result."""
+    words = " ".join(str(reason).split())
+    print(f"trainer {stage}: {words}", file=sys.stderr)  # noqa: T201
     return code
 
 

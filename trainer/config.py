@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -41,20 +42,47 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes, naming the flag."""
-        for name in ("steps", "batch_size", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        if self.max_length < 8:
-            raise UsageError(f"--max-length must be at least 8, not {self.max_length}")
-        if self.epochs <= 0:
-            raise UsageError(f"--epochs must be above 0, not {self.epochs}")
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(f"--lr must be above 0, not {self.lr}")
-        if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, it is {self.seed}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--device must be auto, cpu or cuda, not {self.device!r}")
+        refuse_infinite(self)
+        refuse_below(self, 1, "steps", "batch_size", "checkpoint_every")
+        refuse_below(self, 8, "max_length")
+        refuse_below(self, 0, "seed")
+        refuse_not_above(self, 0, "epochs", "lr")
+        refuse_device(self.device)
+
+
+def refuse_below(config: object, least: float, *names: str) -> None:
+    """Raise UsageError, naming the flag, for a setting that is given and below `least`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UsageError(f"{as_flag(name)} must be at least {least}, not {value}")
+
+
+def refuse_not_above(config: object, bound: float, *names: str) -> None:
+    """Raise UsageError, naming the flag, for a setting that is given and not above `bound`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > bound:
+            raise UsageError(f"{as_flag(name)} must be above {bound}, not {value}")
+
+
+def refuse_infinite(config: typing.Any) -> None:
+    """Raise UsageError for any setting that is infinite or no number."""
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{as_flag(each.name)} must be a finite number, not {value}")
+
+
+def refuse_device(device: str) -> None:
+    """Raise UsageError for a device that there is not."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device must be auto, cpu or cuda, not {device!r}")
+
+
+def as_flag(name: str) -> str:
+    """`--batch-size` of `batch_size`."""
+    return f"--{name.replace('_', '-')}"
 
 
 Config = TypeVar("Config")
@@ -79,7 +107,7 @@ def parse(kind: type[Config], argv: list[str], *, stage: str, example: str) -> C
     parser.add_argument("--config", help="a TOML file with the same names; flags win over it")
     hints = typing.get_type_hints(kind)
     for each in dataclasses.fields(kind):
-        name = f"--{each.name.replace('_', '-')}"
+        name = as_flag(each.name)
         plain = _plain(hints[each.name])
         text = str(each.metadata.get("help", "")).replace("%", "%%")
         if each.default not in (dataclasses.MISSING, None, False) and "default" not in text:
@@ -97,7 +125,7 @@ def parse(kind: type[Config], argv: list[str], *, stage: str, example: str) -> C
         if each.default is dataclasses.MISSING and each.name not in values
     ]
     if missing:
-        raise UsageError(f"--{missing[0].replace('_', '-')} is needed; see --help")
+        raise UsageError(f"{as_flag(missing[0])} is needed; see --help")
     return typing.cast(Config, kind(**values))
 
 

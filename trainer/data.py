@@ -63,18 +63,24 @@ class Data:
 
 
 def read_rankings(path: str | Path) -> Data:
-    """Rankings and comparisons of an export directory or a file. All-tied rankings carry no order
-    and single candidates no comparison: they are left out, and counted."""
+    """Rankings and comparisons of an export directory or a file.
+
+    A single candidate, and a ranking of weight 0, carry nothing: they are left out, and counted. Rankings
+    in which all are tied stay, and are counted too.
+    """
     data = _read(Path(path), ("rankings", "comparisons", "hh"), _rankings_of)
+    counts = data.left_out
     for split, rows in data.splits.items():
         kept = []
         for row in rows:
             if len(row.candidates) < 2:
-                data.left_out["single candidate"] = data.left_out.get("single candidate", 0) + 1
-            elif len(set(row.ranks)) == 1:
-                data.left_out["all tied"] = data.left_out.get("all tied", 0) + 1
+                counts["single candidate"] = counts.get("single candidate", 0) + 1
+            elif row.weight == 0:
+                counts["weight 0"] = counts.get("weight 0", 0) + 1
             else:
                 kept.append(row)
+                if len(set(row.ranks)) == 1:
+                    counts["all tied, kept"] = counts.get("all tied, kept", 0) + 1
         data.splits[split] = kept
     return data
 
@@ -176,6 +182,8 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield line, row
         except json.JSONDecodeError as error:
             raise TrainerError(f"{file}:{line}: is not JSON: {error.msg}") from None
+        except RecursionError:
+            raise TrainerError(f"{file}:{line}: is nested too deep") from None
         except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
             raise TrainerError(f"{file}: cannot be read: {error}") from None
 
@@ -197,28 +205,33 @@ def _rankings_of(row: Mapping[str, Any]) -> list[Ranking]:
     if "rankings" in row:
         return _rankings_of_export(row)
     if "ranks" in row and "candidates" in row:  # the import format
-        texts = [_candidate(each) for each in row["candidates"]]
+        texts = [_candidate(each) for each in _list(row, "candidates")]
         ranks = _ranks(row["ranks"], len(texts))
-        return [Ranking(_messages(row, "prompt"), texts, ranks, 1.0, str(row.get("rater", "")))]
+        return [Ranking(_prompt(row, "prompt"), texts, ranks, 1.0, str(row.get("rater", "")))]
     raise _WrongRow("chosen: is missing, and so is rankings")
 
 
 def _rankings_of_export(row: Mapping[str, Any]) -> list[Ranking]:
-    messages = _messages(row, "messages")
-    candidates = row.get("candidates")
-    if not isinstance(candidates, list) or not all(
-        isinstance(each, dict) and "id" in each and isinstance(each.get("text"), str)
+    messages = _prompt(row, "messages")
+    candidates = _list(row, "candidates")
+    if not all(
+        isinstance(each, dict)
+        and isinstance(each.get("id"), str)
+        and isinstance(each.get("text"), str)
         for each in candidates
     ):
-        raise _WrongRow("candidates: must be a list of objects with id and text")
+        raise _WrongRow("candidates: must be objects with id and text")
+    names = [each["id"] for each in candidates]
+    if len(set(names)) < len(names):
+        raise _WrongRow("candidates: two have the same id")
     texts = [each["text"] for each in candidates]
     policies = tuple(each.get("policy") for each in candidates)
     found = []
-    for number, ranking in enumerate(row["rankings"]):
+    for number, ranking in enumerate(_list(row, "rankings")):
         given = ranking.get("ranks") if isinstance(ranking, dict) else None
-        if not isinstance(given, dict) or set(given) != {each["id"] for each in candidates}:
+        if not isinstance(given, dict) or set(given) != set(names):
             raise _WrongRow(f"rankings.{number}.ranks: must give every candidate a rank")
-        ranks = _ranks([given[each["id"]] for each in candidates], len(candidates))
+        ranks = _ranks([given[name] for name in names], len(names))
         weight = _number(ranking, "weight", 1.0)
         found.append(
             Ranking(messages, texts, ranks, weight, str(ranking.get("rater", "")), policies)
@@ -241,14 +254,16 @@ def _demonstrations_of(row: Mapping[str, Any]) -> list[Demonstration]:
 def _prompts_of(row: Mapping[str, Any]) -> list[Prompt]:
     name = str(row.get("prompt_id") or row.get("id") or "")
     if "rankings" in row:
-        return [Prompt(_messages(row, "messages"), name)]
+        return [Prompt(_prompt(row, "messages"), name)]
     if "messages" in row:
         messages = _messages(row, "messages")
-        return [Prompt(messages[:-1] if messages[-1]["role"] == "assistant" else messages, name)]
+        if messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        return [Prompt(_checked_prompt(messages, "messages"), name)]
     if "chosen" in row:
         return [Prompt(_pair(row)[0], name)]
     if "prompt" in row:
-        return [Prompt(_messages(row, "prompt"), name)]
+        return [Prompt(_prompt(row, "prompt"), name)]
     raise _WrongRow("prompt: is missing")
 
 
@@ -257,7 +272,7 @@ def _pair(row: Mapping[str, Any]) -> tuple[Messages, str, str]:
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if row.get("prompt") is not None:
         return (
-            _messages(row, "prompt"),
+            _prompt(row, "prompt"),
             _response("chosen", chosen),
             _response("rejected", rejected),
         )
@@ -267,6 +282,7 @@ def _pair(row: Mapping[str, Any]) -> tuple[Messages, str, str]:
         one, other = (_messages(row, name) for name in ("chosen", "rejected"))
         if one[:-1] != other[:-1] or not one[:-1]:
             raise _WrongRow("rejected: must differ from chosen in the last message alone")
+        _checked_prompt(one[:-1], "chosen")
         return one[:-1], one[-1]["content"], other[-1]["content"]
     raise _WrongRow("chosen and rejected: must both be strings, or both lists of messages")
 
@@ -320,6 +336,23 @@ def _messages(row: Mapping[str, Any], name: str) -> Messages:
         ):
             raise _WrongRow(f"{name}.{number}: must have a role and a content")
     return [{"role": each["role"], "content": each["content"]} for each in value]
+
+
+def _prompt(row: Mapping[str, Any], name: str) -> Messages:
+    return _checked_prompt(_messages(row, name), name)
+
+
+def _checked_prompt(messages: Messages, name: str) -> Messages:
+    if not messages or messages[-1]["role"] != "user":
+        raise _WrongRow(f"{name}: must end with a user's message")
+    return messages
+
+
+def _list(row: Mapping[str, Any], name: str) -> list[Any]:
+    value = row.get(name)
+    if not isinstance(value, list):
+        raise _WrongRow(f"{name}: must be a list")
+    return value
 
 
 def _response(name: str, value: Any) -> str:

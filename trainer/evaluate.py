@@ -6,75 +6,48 @@
 A directory is evaluated on its test split (validation where test is empty); a file on all of its rows.
 """
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer.config import flag, parse
 from trainer.data import SPLITS, Data, Messages, read_prompts, read_rankings
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import TrainerError
 from trainer.losses import kl_estimates, token_logprobs
 from trainer.models import (
     Encoder,
     choose_device,
+    fit_window,
     load_policy,
-    load_reward_model,
+    load_scorer,
     load_tokenizer,
     make_repeatable,
     response_logits,
+    response_room,
     same_tokens,
     score_texts,
 )
-from trainer.reward import encode, measure
+from trainer.reward import encode, measure, wilson
 from trainer.rollout import Rollout, decode, sample
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Figures of a reward model, or of one policy against another."""
-
-    data: str = flag(..., "comparisons or rankings; with --policy, prompts")
-    reward: str = flag(..., "the reward model")
-    policy: str | None = flag(None, "a policy to compare")
-    against: str | None = flag(None, "the policy to compare it with")
-    out: str | None = flag(None, "a file to write the figures to, besides printing them")
-    max_length: int = flag(512, "tokens of prompt and response together")
-    response_length: int = flag(128, "the longest response, in tokens")
-    temperature: float = flag(1.0, "of sampling")
-    batch_size: int = flag(64, "prompts, or rankings, at a time")
-    seed: int = flag(0, "seed of sampling; both policies are sampled with the same")
-    device: str = flag("auto", "auto, cpu or cuda")
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if (self.policy is None) != (self.against is None):
-            raise UsageError("--policy and --against go together")
-        if self.response_length >= self.max_length:
-            raise UsageError("--response-length leaves no room for a prompt in --max-length")
-
-
-def command(argv: list[str]) -> int:
-    """Run from the command line."""
-    example = "python -m trainer evaluate --reward runs/reward/model --data comparisons.test.jsonl"
-    config = parse(EvaluateConfig, argv, stage="evaluate", example=example)
-    figures = main(config)
-    text = json.dumps(figures)
-    if config.out:
-        Path(config.out).write_text(text + "\n")
-    print(text)  # noqa: T201 - the interface
-    return 0
+from trainer.runs import write_json
+from trainer.stages import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
-    """The figures."""
-    make_repeatable(config.seed)
+    """The figures, also written to --out."""
+    figures = work_out(config)
+    if config.out:
+        write_json(Path(config.out), figures)
+    return figures
+
+
+def work_out(config: EvaluateConfig) -> dict[str, Any]:
+    """The figures of the form that the flags ask for."""
     device = choose_device(config.device)
+    make_repeatable(config.seed, device)
     tokenizer = load_tokenizer(config.reward)
-    model = load_reward_model(config.reward, tokenizer, device, seed=config.seed)
-    encoder = Encoder(tokenizer, config.max_length)
+    model = load_scorer(config.reward, tokenizer, device)
+    encoder = Encoder(tokenizer, fit_window(config.max_length, model))
     if config.policy is None:
         rankings = rows_of(read_rankings(config.data), config.data)
         figures = measure(
@@ -83,6 +56,8 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
             tokenizer.pad_token_id,
             batch_size=max(1, config.batch_size // 4),
         )
+        if not figures["pairs"]:
+            raise TrainerError(f"{config.data}: has no pair of which one is preferred")
         return figures | ({"cut": encoder.cut} if encoder.cut else {})
     prompts = [each.messages for each in rows_of(read_prompts(config.data), config.data)]
     return compare(config, model, encoder, prompts, device)
@@ -127,10 +102,12 @@ def compare(
     if same_tokens(tokenizer, other_tokenizer):
         total = sum(sequence_kl(policy, other, each, config.temperature) for each in rollouts)
         kl = total / len(prompts)
+    win_rate = float(wins.mean())
     return {
-        "win_rate": float(wins.mean()),
+        "win_rate": win_rate,
         "reward_mean": float(own.mean()),
         "kl": kl,
+        "win_rate_interval": wilson(win_rate, len(prompts)),
         "against_reward_mean": float(others.mean()),
         "prompts": len(prompts),
     }
@@ -141,8 +118,8 @@ def roll_out(
 ) -> list[Rollout]:
     """Responses to all prompts, a batch at a time."""
     stream = torch.Generator().manual_seed(config.seed)
-    encoder = Encoder(tokenizer, config.max_length)
-    room = config.max_length - config.response_length
+    room = response_room(config.max_length, config.response_length, policy)
+    encoder = Encoder(tokenizer, room + config.response_length)
     return [
         sample(
             policy,

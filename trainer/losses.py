@@ -178,21 +178,23 @@ def value_loss(
 # --- direct preference optimisation -----------------------------------------------------------------
 
 
-def dpo(
-    chosen: Tensor,
-    rejected: Tensor,
-    reference_chosen: Tensor,
-    reference_rejected: Tensor,
-    *,
-    beta: float,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """(B,) DPO losses from summed log-probabilities (Rafailov et al. 2023, eq. 7).
+def dpo(chosen: Tensor, rejected: Tensor, *, beta: float, smoothing: float = 0.0) -> Tensor:
+    """(B,) DPO losses (Rafailov et al. 2023, eq. 7).
 
-    `smoothing` is the chance that the label is wrong (conservative DPO).
+    chosen, rejected: (B,) log pi(y|x) - log pi_ref(y|x), summed over the response's tokens. `smoothing`
+    is the chance that the label is wrong (conservative DPO, Mitchell 2023).
     """
-    margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+    margin = beta * (chosen - rejected)
     return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
+
+
+def ipo(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """(B,) IPO losses (Azar et al. 2023, eq. 17, with tau = beta).
+
+    chosen, rejected: (B,) log ratios as for `dpo`, but means over the response's tokens: sums would make
+    the distance of 1 / (2 beta) depend on the length.
+    """
+    return (chosen - rejected - 1 / (2 * beta)) ** 2
 
 
 # --- evaluation -------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ token, changes nothing. Log-probabilities are computed in float32.
 """
 
 import hashlib
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer.data import Messages
 from trainer.errors import TrainerError, UsageError
+from trainer.losses import token_logprobs
 
 PAD = "<|pad|>"
 # For tokenizers that bring no chat template. A stated format beats a guessed one.
@@ -39,11 +39,16 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def make_repeatable(seed: int) -> None:
-    """Seed everything, and let torch refuse what it cannot repeat."""
+def make_repeatable(seed: int, device: torch.device | None = None) -> None:
+    """Seed everything, and let torch refuse what it cannot repeat.
+
+    On a GPU a few operations (a cumulative sum of floats among them) have no repeatable kernel: there
+    torch only warns.
+    """
     random.seed(seed)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    on_gpu = device is not None and device.type == "cuda"
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
 
 
 def load_tokenizer(path: str) -> Any:
@@ -56,9 +61,8 @@ def load_tokenizer(path: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # a missing file, a broken one, an id without a network …
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise TrainerError(f"{path}: no tokenizer can be loaded: {reason}") from None
+    except Exception as error:
+        raise TrainerError(f"{path}: no tokenizer can be loaded: {first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise TrainerError(f"{path}: its tokenizer has no end-of-sequence token")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -78,16 +82,19 @@ def load_policy(path: str, tokenizer: Any, device: torch.device) -> Any:
 
 
 def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: int) -> Any:
-    """A scalar reward model: a trained one, or a policy's trunk with a fresh head.
+    """A scalar reward model to train: a trained one, or a policy's trunk with a fresh head.
 
     A fresh head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020's code), so that first rewards are
     near each other.
     """
     from transformers import AutoModelForSequenceClassification
 
+    trained = is_reward_model(path)
     model = _load(AutoModelForSequenceClassification, path, num_labels=1)
+    if not isinstance(getattr(model, "score", None), nn.Module):
+        raise TrainerError(f"{path}: has no scalar head named `score`: its family is not supported")
     _fit(model, tokenizer)
-    if not is_reward_model(path):
+    if not trained:
         width = model.score.weight.shape[1]
         stream = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -97,21 +104,56 @@ def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: 
     return without_dropout(model).to(device)
 
 
+def load_scorer(path: str, tokenizer: Any, device: torch.device) -> Any:
+    """A trained reward model, frozen. Raises TrainerError where there is none at this path."""
+    if not is_reward_model(path):
+        raise TrainerError(f"{path}: is no reward model (`python -m trainer reward` makes one)")
+    return load_reward_model(path, tokenizer, device, seed=0).requires_grad_(False)
+
+
 def is_reward_model(path: str) -> bool:
-    """Whether the checkpoint at this path is a reward model already."""
-    file = Path(path) / "config.json"
-    if not file.exists():
-        return False
-    names = json.loads(file.read_text()).get("architectures") or []
+    """Whether the checkpoint at this path or of this id is a reward model already."""
+    from transformers import AutoConfig
+
+    names = _load(AutoConfig, path).architectures or []
     return any("SequenceClassification" in name for name in names)
+
+
+def window_of(*models: Any) -> int | None:
+    """The most tokens that all of the models can read; None where none of them says."""
+    said = [
+        getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models
+    ]
+    return min((size for size in said if size), default=None)
+
+
+def fit_window(max_length: int, *models: Any) -> int:
+    """`max_length`, or the smallest window of the models where that is less."""
+    return min(max_length, window_of(*models) or max_length)
+
+
+def response_room(max_length: int, response_length: int, *models: Any) -> int:
+    """The tokens left for a prompt beside a response. Raises UsageError where there are none."""
+    window = fit_window(max_length, *models)
+    if response_length >= window:
+        raise UsageError(
+            f"--response-length {response_length} leaves no room for a prompt: the models read "
+            f"{window} tokens"
+        )
+    return window - response_length
 
 
 def _load(kind: Any, path: str, **options: Any) -> Any:
     try:
         return kind.from_pretrained(path, dtype=torch.float32, **options)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise TrainerError(f"{path}: the model cannot be loaded: {reason}") from None
+    except Exception as error:  # a missing file, a broken one, an id without a network …
+        raise TrainerError(f"{path}: the model cannot be loaded: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def _fit(model: Any, tokenizer: Any) -> None:
@@ -164,9 +206,17 @@ class Encoder:
 
     def prompt(self, messages: Messages, room: int) -> list[int]:
         """The prompt's tokens, at most `room` of them: its last ones."""
-        encoded = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        from jinja2 import TemplateError
+
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+        except TemplateError as error:  # a template may refuse a role, or two turns of one
+            said = messages[-1]["content"][:60] if messages else ""
+            raise TrainerError(
+                f"the chat template refuses a conversation ({said!r}): {error}"
+            ) from None
         ids: list[int] = list(encoded["input_ids"])
         if len(ids) > room:
             self._count("prompt cut at its start")
@@ -231,13 +281,35 @@ def hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def response_logits(policy: Any, ids: Tensor, mask: Tensor, length: int) -> Tensor:
-    """(B, T, V) logits that predict the last `length` tokens of each row.
+    """(B, T, V) logits that predict the last `length` tokens of each row (each from the one before).
 
     The vocabulary is projected at those positions alone: it is most of the cost and of the memory.
     """
-    states = hidden_states(policy, ids, mask)[:, -length - 1 : -1]
-    logits: Tensor = policy.get_output_embeddings()(states)
+    output = policy(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions_of(mask),
+        use_cache=False,
+        logits_to_keep=length + 1,
+    )
+    logits: Tensor = output.logits[:, -length - 1 : -1]
     return logits
+
+
+def response_logprobs(
+    policy: Any, sides: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int
+) -> tuple[Tensor, Tensor]:
+    """((B, T) log-probabilities, (B, T) mask of responses) of (prompt, response) pairs.
+
+    T runs from the first response's start to the last one's end: what all prompts share is not projected.
+    """
+    device = next(policy.parameters()).device
+    ids, mask = pad_right([[*prompt, *response] for prompt, response in sides], pad, device)
+    wanted, _ = pad_right([[0] * len(p) + [1] * len(r) for p, r in sides], 0, device)
+    length = ids.shape[1] - max(1, min(len(prompt) for prompt, _ in sides))
+    logits = response_logits(policy, ids, mask, length)
+    kept = wanted[:, -length:].float()
+    return token_logprobs(logits, ids[:, -length:], 1.0) * kept, kept
 
 
 def token_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:

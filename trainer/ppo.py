@@ -13,6 +13,10 @@ Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO". One update:
 The value model is a copy of the reward model, its head read at every token. Where its tokens differ from
 the policy's, the value model is the policy's own trunk with a head of zeros.
 
+Departures from the papers: gradients are clipped by norm, each model's alone; advantages are whitened over
+the whole batch of episodes, not over each minibatch; a response's missing end costs a subtracted penalty
+(Ziegler et al. replace the score).
+
     python -m trainer ppo --data EXPORT --model MODEL --reward RUN/model --out RUN
 """
 
@@ -25,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.config import TrainingConfig, default_lr, flag, parse
+from trainer.config import default_lr
 from trainer.data import Messages, read_prompts
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import TrainerError
 from trainer.losses import (
     adapt_kl,
     gae,
@@ -45,74 +49,42 @@ from trainer.models import (
     Encoder,
     choose_device,
     count_parameters,
+    fit_window,
     hash_parameters,
     load_policy,
     load_reward_model,
+    load_scorer,
     load_tokenizer,
     make_repeatable,
     response_logits,
+    response_room,
     same_tokens,
     save_model,
     score_texts,
     token_rewards,
 )
-from trainer.report import write_report
+from trainer.report import Sample, write_report
+from trainer.reward import wilson
 from trainer.rollout import Rollout, decode, sample
 from trainer.runs import Run, batches, hash_model_files, linear_to_zero
+from trainer.stages import PPOConfig
 
+HELD_OUT_PROMPTS = 64
 REPORTED_SAMPLES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class PPOConfig(TrainingConfig):
-    """A policy that climbs the reward model, held near its reference."""
-
-    reward: str = flag(..., "the reward model to climb")
-    reference: str | None = flag(None, "the policy to stay near [default: the starting model]")
-    kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward")
-    kl_target: float | None = flag(None, "adapt beta towards this KL of a response, in nats")
-    kl_horizon: float = flag(10_000.0, "episodes over which beta adapts")
-    kl_stop: float | None = flag(None, "end the run when the mean KL passes this many nats")
-    response_length: int = flag(128, "the longest response, in tokens")
-    temperature: float = flag(1.0, "of sampling, and of every log-probability")
-    batch_size: int = flag(64, "episodes in an update")
-    minibatches: int = flag(2, "minibatches in a pass over an update's episodes")
-    micro_batch: int = flag(
-        64, "episodes in a forward pass: smaller needs less memory, changes nothing"
-    )
-    ppo_epochs: int = flag(4, "passes over an update's episodes")
-    epochs: float = flag(2.0, "passes over the prompts")
-    gamma: float = flag(1.0, "discount")
-    lam: float = flag(0.95, "lambda of GAE")
-    clip: float = flag(0.2, "epsilon of the policy's clipped objective")
-    value_clip: float = flag(0.2, "epsilon of the value's clipped objective")
-    value_coef: float = flag(
-        0.1, "weight of the value loss where policy and value are reported together"
-    )
-    value_lr: float | None = flag(None, "learning rate of the value model [default: the policy's]")
-    whiten_rewards: bool = flag(True, "bring rewards to unit variance, mean kept")
-    missing_eos_penalty: float = flag(1.0, "taken from the score of a response that never ended")
-    checkpoint_every: int = flag(10, "updates between checkpoints")
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        super().__post_init__()
-        for name in ("response_length", "minibatches", "micro_batch", "ppo_epochs"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1")
-        if self.batch_size % self.minibatches:
-            raise UsageError(
-                f"--batch-size {self.batch_size} does not divide into --minibatches {self.minibatches}"
-            )
-        if self.temperature <= 0:
-            raise UsageError("--temperature must be above 0: PPO learns from what it samples")
-        if self.kl_coef < 0:
-            raise UsageError("--kl-coef must not be negative")
-        if self.response_length >= self.max_length:
-            raise UsageError(
-                f"--response-length {self.response_length} leaves no room for a prompt in "
-                f"--max-length {self.max_length}"
-            )
+CURVES = (
+    ("reward model's score", ["score", "rlhf_reward"]),
+    ("KL of a response from the reference, nats", ["kl", "kl_k3"]),
+    ("entropy, nats a token", ["entropy"]),
+    ("policy's loss", ["policy_loss"]),
+    ("value's loss", ["value_loss"]),
+    ("clipped share of tokens", ["clip_share", "value_clip_share"]),
+    ("change in an update: mean (d log p)^2 / 2", ["approx_kl"]),
+    ("explained variance of returns", ["explained_variance"]),
+    ("response length, tokens", ["response_length"]),
+    ("share that ended", ["ended_share"]),
+    ("KL coefficient", ["kl_coef"]),
+    ("tokens a second", ["tokens_per_second"]),
+)
 
 
 @dataclass(frozen=True)
@@ -129,88 +101,117 @@ class Experience:
     raw_scores: Tensor
 
 
-def command(argv: list[str]) -> int:
-    """Run from the command line."""
-    example = "python -m trainer ppo --data export --model model --reward runs/reward/model --out runs/ppo"
-    main(parse(PPOConfig, argv, stage="ppo", example=example))
-    return 0
+@dataclass(frozen=True)
+class Judged:
+    """Responses to some prompts, their rewards (B,), and the mean KL of a response from the reference."""
+
+    texts: list[str]
+    rewards: Tensor
+    kl: float
 
 
 def main(config: PPOConfig) -> dict[str, Any]:
     """Optimise the policy; the result is also in result.json."""
-    make_repeatable(config.seed)
     device = choose_device(config.device)
-    trainer = Trainer(config, device)
+    make_repeatable(config.seed, device)
     data = read_prompts(config.data)
     prompts = [each.messages for each in data["train"]]
-    held_out = [each.messages for each in data["validation"] or data["test"]][:64]
+    held_out = [each.messages for each in data["validation"] or data["test"]][:HELD_OUT_PROMPTS]
     if not prompts:
         raise TrainerError(f"{config.data}: has no prompts to train on")
+    trainer = Trainer(config, device)
     total = config.steps or max(1, round(config.epochs * len(prompts) / config.batch_size))
     facts = {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "reward_hash": hash_model_files(config.reward),
+        "reference_hash": hash_model_files(config.reference or config.model),
         "lr": trainer.lr,
+        "window": trainer.room + config.response_length,
+        "same_tokens": trainer.same_tokens,
     }
     frozen = hash_parameters(trainer.reference)
     with Run("ppo", config, facts) as run:
         state = run.open(total)
-        samples_before = trainer.respond(held_out[:REPORTED_SAMPLES])
+        before = trainer.judge(held_out) if held_out else None
         if state:
             trainer.load_state(state)
-        for step in run.steps():
-            chosen = batches(len(prompts), config.batch_size, seed=config.seed, step=step)
-            figures = trainer.update([prompts[index] for index in chosen], step, total)
-            run.log(step, **figures)
-            too_far = config.kl_stop is not None and figures["kl"] > config.kl_stop
-            if run.wants_checkpoint(step) or too_far:
-                run.save_checkpoint(step, trainer.state())
-            if too_far:
-                break
+        train(trainer, run, prompts)
         if hash_parameters(trainer.reference) != frozen:
             raise TrainerError("the reference moved: this is a fault of the program")
         last = run.read_metrics()[-10:]
         result: dict[str, Any] = {
             "stage": "ppo",
             "steps": last[-1]["step"],
+            "ended_by_kl": trainer.ended_by_kl,
             "episodes": last[-1]["step"] * config.batch_size,
             "score": sum(row["score"] for row in last) / len(last),
             "kl": sum(row["kl"] for row in last) / len(last),
             "kl_coef": last[-1]["kl_coef"],
-            "left_out": {**data.left_out, **trainer.encoder.cut},
         }
-        if held_out:
-            result["held_out"] = trainer.compare(held_out)
+        samples: list[Sample] = []
+        if before is not None:
+            after = trainer.judge(held_out)
+            result["held_out"] = compare(before, after)
+            samples = to_samples(held_out, before, after)
+        result["left_out"] = {**data.left_out, **trainer.encoder.cut}
         save_model(trainer.policy, trainer.tokenizer, Path(config.out) / "model")
-        samples_after = trainer.respond(held_out[:REPORTED_SAMPLES])
         write_report(
             Path(config.out) / "report.html",
             title="PPO",
-            metrics=run.read_metrics(),
-            curves=[
-                ("score", ["score", "rlhf_reward"]),
-                ("KL from the reference, nats", ["kl", "kl_k3"]),
-                ("entropy, nats a token", ["entropy"]),
-                ("losses", ["policy_loss", "value_loss"]),
-                ("clipped share", ["clip_share", "value_clip_share"]),
-                ("explained variance of returns", ["explained_variance"]),
-                ("response length, tokens", ["response_length"]),
-                ("share that ended", ["ended_share"]),
-                ("tokens a second", ["tokens_per_second"]),
-            ],
-            result={name: value for name, value in result.items() if not isinstance(value, dict)}
-            | {f"held_out.{name}": value for name, value in result.get("held_out", {}).items()},
-            samples=[
-                (messages[-1]["content"], before, after)
-                for messages, before, after in zip(
-                    held_out[:REPORTED_SAMPLES], samples_before, samples_after, strict=True
-                )
-            ],
+            run=run,
+            curves=CURVES,
+            result=result,
+            samples=samples,
             frontier=True,
         )
         run.finish(result)
     return result
+
+
+def train(trainer: "Trainer", run: Run, prompts: Sequence[Messages]) -> None:
+    """All updates that are still to be made."""
+    config = trainer.config
+    if trainer.ended_by_kl:  # resumed where it had ended
+        return
+    for step in run.steps():
+        chosen = batches(len(prompts), config.batch_size, seed=config.seed, step=step)
+        figures = trainer.update([prompts[index] for index in chosen], step, run.total_steps)
+        run.log(step, **figures)
+        trainer.ended_by_kl = config.kl_stop is not None and figures["kl"] > config.kl_stop
+        if run.wants_checkpoint(step) or trainer.ended_by_kl:
+            run.save_checkpoint(step, trainer.state())
+        if trainer.ended_by_kl:
+            return
+
+
+def compare(before: Judged, after: Judged) -> dict[str, Any]:
+    """The policy against where it started, on prompts that it never trained on, by the reward model."""
+    wins = (after.rewards > before.rewards).float()
+    wins = wins + 0.5 * (after.rewards == before.rewards).float()
+    win_rate = float(wins.mean())
+    return {
+        "prompts": len(wins),
+        "win_rate": win_rate,
+        "win_rate_interval": wilson(win_rate, len(wins)),
+        "score": float(after.rewards.mean()),
+        "start_score": float(before.rewards.mean()),
+        "kl": after.kl,
+    }
+
+
+def to_samples(prompts: Sequence[Messages], before: Judged, after: Judged) -> list[Sample]:
+    """The first few responses, for the report."""
+    return [
+        Sample(
+            prompt=messages[-1]["content"],
+            before=before.texts[place],
+            after=after.texts[place],
+            reward_before=float(before.rewards[place]),
+            reward_after=float(after.rewards[place]),
+        )
+        for place, messages in enumerate(prompts[:REPORTED_SAMPLES])
+    ]
 
 
 class Trainer:
@@ -220,20 +221,25 @@ class Trainer:
         self.config = config
         self.tokenizer = load_tokenizer(config.model)
         self.policy = load_policy(config.model, self.tokenizer, device)
+        if config.reference and not same_tokens(self.tokenizer, load_tokenizer(config.reference)):
+            raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
         self.reference = load_policy(config.reference or config.model, self.tokenizer, device)
         self.reference.requires_grad_(False)
         self.reward_tokenizer = load_tokenizer(config.reward)
-        self.reward_model = load_reward_model(
-            config.reward, self.reward_tokenizer, device, seed=config.seed
-        )
-        self.reward_model.requires_grad_(False)
+        self.reward_model = load_scorer(config.reward, self.reward_tokenizer, device)
         self.same_tokens = same_tokens(self.tokenizer, self.reward_tokenizer)
         start = config.reward if self.same_tokens else config.model
         self.value_model = load_reward_model(start, self.tokenizer, device, seed=config.seed)
         if not self.same_tokens:
             nn.init.zeros_(self.value_model.score.weight)
-        self.encoder = Encoder(self.tokenizer, config.max_length)
-        self.reward_encoder = Encoder(self.reward_tokenizer, config.max_length)
+        models = [self.policy, self.reference, self.value_model]
+        if self.same_tokens:
+            models.append(self.reward_model)
+        self.room = response_room(config.max_length, config.response_length, *models)
+        self.encoder = Encoder(self.tokenizer, self.room + config.response_length)
+        self.reward_encoder = Encoder(
+            self.reward_tokenizer, fit_window(config.max_length, self.reward_model)
+        )
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
         self.optimizer = torch.optim.Adam(
             [
@@ -247,6 +253,7 @@ class Trainer:
             eps=1e-5,
         )
         self.kl_coef = config.kl_coef
+        self.ended_by_kl = False
         self.stream = torch.Generator().manual_seed(config.seed)
 
     # --- state, for an exact resume
@@ -258,6 +265,7 @@ class Trainer:
             "value_model": self.value_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "kl_coef": self.kl_coef,
+            "ended_by_kl": self.ended_by_kl,
             "stream": self.stream.get_state(),
         }
 
@@ -267,6 +275,7 @@ class Trainer:
         self.value_model.load_state_dict(state["value_model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.kl_coef = float(state["kl_coef"])
+        self.ended_by_kl = bool(state["ended_by_kl"])
         self.stream.set_state(state["stream"])
 
     # --- one update
@@ -296,7 +305,7 @@ class Trainer:
     def collect(self, prompts: Sequence[Messages]) -> Experience:
         """Steps 1 to 5 of the module's list."""
         config = self.config
-        rollout = self.roll_out(prompts, config.temperature)
+        rollout = self.roll_out(prompts, self.stream)
         mask = rollout.response_mask.float()
         raw = self.score(prompts, rollout)
         scores = raw - config.missing_eos_penalty * (~rollout.ended).float()
@@ -319,17 +328,16 @@ class Trainer:
             raw_scores=raw,
         )
 
-    def roll_out(self, prompts: Sequence[Messages], temperature: float) -> Rollout:
+    def roll_out(self, prompts: Sequence[Messages], stream: torch.Generator) -> Rollout:
         """One response to each prompt."""
-        room = self.config.max_length - self.config.response_length
         return sample(
             self.policy,
-            [self.encoder.prompt(messages, room) for messages in prompts],
+            [self.encoder.prompt(messages, self.room) for messages in prompts],
             length=self.config.response_length,
-            temperature=temperature,
+            temperature=self.config.temperature,
             end=self.tokenizer.eos_token_id,
             pad=self.tokenizer.pad_token_id,
-            stream=self.stream,
+            stream=stream,
         )
 
     def score(self, prompts: Sequence[Messages], rollout: Rollout) -> Tensor:
@@ -411,7 +419,8 @@ class Trainer:
             missed, value_clipped = value_loss(
                 values, experience.values[part], experience.returns[part], mask, config.value_clip
             )
-            # The two models share nothing, so the weight between their losses only scales the report.
+            # The two models share nothing, so the weight between their losses only scales the report:
+            # on the value model's gradient Adam would undo it, but for its epsilon.
             ((lost + missed) / tokens).backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 change = logprobs - old
@@ -423,13 +432,15 @@ class Trainer:
                     "value_clip_share": value_clipped * share,
                     "approx_kl": 0.5 * masked_mean(change**2, mask) * share,
                     "ratio": masked_mean(change.exp(), mask) * share,
+                    "ratio_var": masked_var(change.exp(), mask) * share,
                     "entropy": masked_mean(token_entropy(logits, config.temperature), mask) * share,
                 }
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         sums["loss"] = sums["policy_loss"] + config.value_coef * sums["value_loss"]
-        sums["grad_norm"] = float(nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0))
-        nn.utils.clip_grad_norm_(self.value_model.parameters(), 1.0)
+        for name, model in (("grad_norm", self.policy), ("value_grad_norm", self.value_model)):
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            sums[name] = float(norm)
         self.optimizer.step()
         return sums
 
@@ -443,11 +454,14 @@ class Trainer:
         return {
             "score": float(experience.raw_scores.mean()),
             "score_std": float(experience.raw_scores.std()) if len(mask) > 1 else 0.0,
+            "non_score_reward": -self.kl_coef * kl,
             "rlhf_reward": float(experience.scores.mean()) - self.kl_coef * kl,
             "kl": kl,
             "kl_k2": float((k2 * mask).sum(-1).mean()),
             "kl_k3": float((k3 * mask).sum(-1).mean()),
             "kl_coef": self.kl_coef,
+            "sequence_entropy": float(-(experience.logprobs * mask).sum(-1).mean()),
+            "value_error": float(masked_mean((experience.returns - experience.values) ** 2, mask)),
             "explained_variance": float(1 - missed / spread.clamp(min=1e-8)),
             "response_length": float(mask.sum(-1).mean()),
             "ended_share": float(experience.rollout.ended.float().mean()),
@@ -455,40 +469,15 @@ class Trainer:
 
     # --- before and after
 
-    def respond(self, prompts: Sequence[Messages]) -> list[str]:
-        """Responses for the report, drawn without touching the training's random stream."""
-        if not prompts:
-            return []
-        kept = self.stream.get_state()
-        self.stream.manual_seed(self.config.seed + 1)
-        texts = decode(self.tokenizer, self.roll_out(prompts, self.config.temperature))
-        self.stream.set_state(kept)
-        return texts
-
-    def compare(self, prompts: Sequence[Messages]) -> dict[str, float]:
-        """The policy against the reference on prompts that it never trained on, by the reward model."""
-        kept = self.stream.get_state()
-        policy = self.policy
-        scores = {}
-        kl = 0.0
-        for name, model in (("reference", self.reference), ("policy", policy)):
-            self.policy = model
-            self.stream.manual_seed(self.config.seed + 2)
-            rollout = self.roll_out(prompts, self.config.temperature)
-            scores[name] = self.score(prompts, rollout)
-            if name == "policy":
-                with torch.no_grad():
-                    one = self.per_micro_batch(rollout, self.logprobs_of, policy)
-                    other = self.per_micro_batch(rollout, self.logprobs_of, self.reference)
-                kl = float(((one - other) * rollout.response_mask).sum(-1).mean())
-        self.policy = policy
-        self.stream.set_state(kept)
-        wins = (scores["policy"] > scores["reference"]).float()
-        wins = wins + 0.5 * (scores["policy"] == scores["reference"]).float()
-        return {
-            "prompts": len(prompts),
-            "win_rate": float(wins.mean()),
-            "score": float(scores["policy"].mean()),
-            "reference_score": float(scores["reference"].mean()),
-            "kl": kl,
-        }
+    def judge(self, prompts: Sequence[Messages]) -> Judged:
+        """Responses for the report and the comparison, drawn from a random stream of their own: the same
+        draws each time, and nothing of training's is used up."""
+        rollout = self.roll_out(prompts, torch.Generator().manual_seed(self.config.seed + 1))
+        with torch.no_grad():
+            own = self.per_micro_batch(rollout, self.logprobs_of, self.policy)
+            other = self.per_micro_batch(rollout, self.logprobs_of, self.reference)
+        return Judged(
+            texts=decode(self.tokenizer, rollout),
+            rewards=self.score(prompts, rollout),
+            kl=float(((own - other) * rollout.response_mask).sum(-1).mean()),
+        )

@@ -1,85 +1,130 @@
-"""report.html: curves and samples in one file that stands alone."""
+"""report.html: figures, curves and samples in one file that stands alone."""
 
 import html
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.runs import Run
+
 STYLE = """
-:root { color-scheme: light dark; }
+:root { color-scheme: light dark; --one: #1f6fb4; --two: #c05a12; }
+@media (prefers-color-scheme: dark) { :root { --one: #6fb3f0; --two: #f0a060; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
-vertical-align: top; } .curves { display: grid; gap: 1rem;
-grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-.curves svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
-.sample { border-top: 1px solid #8886; padding: .5rem 0; } .muted { opacity: .7; }
+vertical-align: top; overflow-wrap: anywhere; } th { font-weight: 500; }
+.curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.curves svg { width: 100%; height: auto; font-family: inherit; }
+.sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
+.muted { opacity: .75; }
 """
+# What matplotlib writes, and the colour of the page that takes its place.
+COLOURS = {"#000001": "currentColor", "#000002": "var(--one)", "#000003": "var(--two)"}
+INK, *LINES = COLOURS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt's response before and after training, each with its reward."""
+
+    prompt: str
+    before: str
+    after: str
+    reward_before: float
+    reward_after: float
 
 
 def write_report(
     path: Path,
     *,
     title: str,
-    metrics: Sequence[dict[str, Any]],
+    run: Run,
     curves: Sequence[tuple[str, Sequence[str]]],
     result: dict[str, Any],
-    notes: Sequence[str] = (),
-    samples: Sequence[tuple[str, str, str]] = (),
+    samples: Sequence[Sample] = (),
     frontier: bool = False,
 ) -> None:
-    """Write the report: `curves` are (title, names of metrics), `samples` (prompt, before, after)."""
+    """Write the report: `curves` are (title, at most two names of metrics)."""
+    metrics = run.read_metrics()
     drawn = [draw_curves(name, metrics, keys) for name, keys in curves]
     if frontier:
         drawn.append(draw_frontier(metrics))
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(show(value))}</td></tr>"
-        for name, value in result.items()
-    )
-    told = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    shown = "".join(
-        f'<div class="sample"><p class="muted">{html.escape(prompt)}</p><p><b>Before</b> '
-        f"{html.escape(before)}</p><p><b>After</b> {html.escape(after)}</p></div>"
-        for prompt, before, after in samples
-    )
+    shown = "".join(map(show_sample, samples))
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1><h2>Result</h2><table>{rows}</table>"
+        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>"
+        f"<h2>Result</h2>{show_table(flatten(result))}"
         f'<h2>Curves</h2><div class="curves">{"".join(drawn)}</div>'
-        + (f"<h2>Notes</h2><ul>{told}</ul>" if told else "")
         + (f"<h2>Samples</h2>{shown}" if shown else "")
-        + "</html>\n"
+        + f"<h2>How it was made</h2>{show_table(flatten(run.describe()))}</html>\n",
+        encoding="utf-8",
     )
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """An object without nesting, for a table: `{"a": {"b": 1}}` is `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, each in value.items():
+        if isinstance(each, dict):
+            flat |= flatten(each, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = each
+    return flat
+
+
+def show_table(rows: dict[str, Any]) -> str:
+    """Names and figures, as a table."""
+    inner = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(show(value))}</td></tr>'
+        for name, value in rows.items()
+    )
+    return f"<table>{inner}</table>"
 
 
 def show(value: Any) -> str:
     """A figure for people."""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(show, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_sample(sample: Sample) -> str:
+    """A prompt and its two responses."""
+    return (
+        f'<div class="sample"><p class="muted">{html.escape(sample.prompt)}</p>'
+        f"<p><b>Before</b> (reward {sample.reward_before:.2f}) {html.escape(sample.before)}</p>"
+        f"<p><b>After</b> (reward {sample.reward_after:.2f}) {html.escape(sample.after)}</p></div>"
+    )
 
 
 def draw_curves(title: str, metrics: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
-    """One plot of some metrics over the steps, as SVG."""
+    """One plot of some metrics over the steps, as SVG; figures that are missing leave gaps."""
     figure, axes = _figure(title)
-    for key in keys:
-        points = [(row["step"], row[key]) for row in metrics if key in row]
+    for key, colour in zip(keys, LINES, strict=False):
+        points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), label=key, linewidth=1.3)
-    axes.set_xlabel("step")
-    if len(keys) > 1 and axes.lines:
-        axes.legend(frameon=False, fontsize=8)
+            mark = "." if len(points) < 30 else ""
+            axes.plot(
+                *zip(*points, strict=True), marker=mark, label=key, linewidth=1.3, color=colour
+            )
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return _svg(figure)
 
 
 def draw_frontier(metrics: Sequence[dict[str, Any]]) -> str:
     """Reward against the distance from the reference (Gao et al. 2022: sqrt KL is the axis)."""
-    figure, axes = _figure("reward against sqrt(KL)")
-    points = [(max(row["kl"], 0.0) ** 0.5, row["score"]) for row in metrics if "kl" in row]
+    figure, axes = _figure("reward against distance")
+    points = [(max(row["kl"], 0.0) ** 0.5, row["score"]) for row in metrics if row.get("kl")]
     if points:
-        axes.plot(*zip(*points, strict=True), ".", markersize=4)
-    axes.set_xlabel("sqrt(KL), nats")
-    axes.set_ylabel("reward")
+        axes.plot(*zip(*points, strict=True), ".", markersize=4, color=LINES[0])
+    axes.set_xlabel("square root of KL, nats", fontsize=8, color=INK)
+    axes.set_ylabel("reward", fontsize=8, color=INK)
     return _svg(figure)
 
 
@@ -88,15 +133,23 @@ def _figure(title: str) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(4.2, 2.8), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(alpha=0.2, color=INK)
+    for spine in axes.spines.values():
+        spine.set(color=INK, alpha=0.4)
     return figure, axes
 
 
 def _svg(figure: Any) -> str:
+    """The figure as inline SVG, in the page's colours, the same each time it is drawn."""
+    import matplotlib as mpl
+
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plackett"}):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     drawing = text.getvalue()
     drawing = drawing[drawing.index("<svg") :]
+    for written, colour in COLOURS.items():
+        drawing = drawing.replace(written, colour)
     return re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)

@@ -5,21 +5,24 @@ Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by Breslow's rule; see `l
 InstructGPT (Ouyang et al. 2022, eq. 1) takes the mean over the K(K-1)/2 pairs instead; the likelihood of
 the whole ranking uses the same comparisons once. Afterwards the mean reward of the preferred training
 responses is stored as `reward_mean` in the model's configuration and subtracted by whoever scores
-(Stiennon et al. 2020): it changes no ranking, and puts zero where a good response is.
+(Stiennon et al. 2020): it changes no ranking, and puts zero where a good response is. The head itself has
+no bias: other programs that load the model see rewards that are higher by `reward_mean`, all of them alike.
+
+A ranking in which all candidates are tied still pulls their rewards together; it takes part in training,
+and is counted. Every rater's ranking of a prompt is an example of its own, with its own weight.
 
     python -m trainer reward --data EXPORT --model MODEL --out RUN
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.config import TrainingConfig, default_lr, flag, parse
+from trainer.config import default_lr
 from trainer.data import Ranking, read_rankings
 from trainer.errors import TrainerError
 from trainer.losses import calibration_error, plackett_luce
@@ -27,6 +30,7 @@ from trainer.models import (
     Encoder,
     choose_device,
     count_parameters,
+    fit_window,
     load_reward_model,
     load_tokenizer,
     make_repeatable,
@@ -35,44 +39,39 @@ from trainer.models import (
     sequence_rewards,
 )
 from trainer.report import write_report
-from trainer.runs import Run, batches, hash_model_files, linear_to_zero
+from trainer.runs import Run, batches, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.stages import RewardConfig
+
+# As many rankings are looked at along the way; the end is measured on all of them.
+VALIDATION_RANKINGS = 128
 
 Encoded = tuple[list[list[int]], list[int], float]  # K rows of tokens, K ranks, weight
 
 
-@dataclass(frozen=True, kw_only=True)
-class RewardConfig(TrainingConfig):
-    """A reward model from rankings."""
-
-    weight_decay: float = flag(0.01, "decay of the weights")
-    max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
-
-
-def command(argv: list[str]) -> int:
-    """Run from the command line."""
-    example = "python -m trainer reward --data export --model model --out runs/reward"
-    main(parse(RewardConfig, argv, stage="reward", example=example))
-    return 0
-
-
 def main(config: RewardConfig) -> dict[str, Any]:
     """Fit a reward model; the result is also in result.json."""
-    make_repeatable(config.seed)
     device = choose_device(config.device)
+    make_repeatable(config.seed, device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
     model = load_reward_model(config.model, tokenizer, device, seed=config.seed)
     model.config.reward_mean = 0.0
-    encoder = Encoder(tokenizer, config.max_length)
+    encoder = Encoder(tokenizer, fit_window(config.max_length, model))
     train = [encode(encoder, ranking) for ranking in data["train"]]
-    if not train:
+    held_out = [encode(encoder, ranking) for ranking in data["validation"]]
+    if not any(has_order(ranking) for ranking in train):
         raise TrainerError(f"{config.data}: has no rankings to train on")
     lr = config.lr or default_lr(9e-6, 6e9, count_parameters(model))
     total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, eps=1e-5, weight_decay=config.weight_decay
     )
-    facts = {"data_hash": data.hash, "model_hash": hash_model_files(config.model), "lr": lr}
+    facts = {
+        "data_hash": data.hash,
+        "model_hash": hash_model_files(config.model),
+        "lr": lr,
+        "window": encoder.max_length,
+    }
     pad = tokenizer.pad_token_id
     with Run("reward", config, facts) as run:
         state = run.open(total)
@@ -82,14 +81,14 @@ def main(config: RewardConfig) -> dict[str, Any]:
         for step in run.steps():
             chosen = batches(len(train), config.batch_size, seed=config.seed, step=step)
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             loss, accuracy = batch_loss(model, [train[index] for index in chosen], pad)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            run.log(step, loss=loss.item(), accuracy=accuracy, lr=rate, grad_norm=norm.item())
+            norm = take_step(model, optimizer, loss, lr=rate, longest=config.max_grad_norm)
+            figures = {"loss": loss.item(), "accuracy": accuracy, "lr": rate, "grad_norm": norm}
+            if held_out and is_due(step, config.validate_every, total):
+                seen = measure(model, held_out[:VALIDATION_RANKINGS], pad)
+                figures["validation_log_loss"] = seen["log_loss"] or math.nan
+                figures["validation_accuracy"] = seen["accuracy"] or math.nan
+            run.log(step, **figures)
             if run.wants_checkpoint(step):
                 saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 run.save_checkpoint(step, saved)
@@ -101,18 +100,23 @@ def main(config: RewardConfig) -> dict[str, Any]:
             "train_rankings": len(train),
             "reward_mean": model.config.reward_mean,
         }
-        for split in ("validation", "test"):
-            if data[split]:
-                result[split] = measure(model, [encode(encoder, each) for each in data[split]], pad)
+        test = [encode(encoder, ranking) for ranking in data["test"]]
+        for split, examples in (("validation", held_out), ("test", test)):
+            if examples:
+                result[split] = measure(model, examples, pad)
         result["left_out"] = {**data.left_out, **encoder.cut}
         save_model(model, tokenizer, Path(config.out) / "model")
         write_report(
             Path(config.out) / "report.html",
             title="Reward model",
-            metrics=run.read_metrics(),
-            curves=[("loss", ["loss"]), ("accuracy", ["accuracy"]), ("gradient", ["grad_norm"])],
-            result=flatten(result),
-            notes=[f"{what}: {count}" for what, count in result["left_out"].items()],
+            run=run,
+            curves=[
+                ("loss", ["loss"]),
+                ("accuracy on strict pairs", ["accuracy", "validation_accuracy"]),
+                ("validation: log loss of a pair", ["validation_log_loss"]),
+                ("gradient norm", ["grad_norm"]),
+            ],
+            result=result,
         )
         run.finish(result)
     return result
@@ -122,6 +126,12 @@ def encode(encoder: Encoder, ranking: Ranking) -> Encoded:
     """A ranking as rows of tokens."""
     pairs = [encoder.pair(ranking.messages, text) for text in ranking.candidates]
     return [prompt + response for prompt, response in pairs], ranking.ranks, ranking.weight
+
+
+def has_order(ranking: Encoded) -> bool:
+    """Whether the ranking puts anything before anything else."""
+    _, ranks, _ = ranking
+    return len(set(ranks)) > 1
 
 
 def rewards_of(model: Any, batch: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,14 +227,3 @@ def wilson(share: float, count: int, z: float = 1.959964) -> list[float]:
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return [(middle - spread) / scale, (middle + spread) / scale]
-
-
-def flatten(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without nesting, for a table."""
-    flat: dict[str, Any] = {}
-    for name, value in result.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": each for inner, each in value.items()}
-        else:
-            flat[name] = value
-    return flat

@@ -32,7 +32,7 @@ class Run:
     """A training run and its directory.
 
     Use it as a context: SIGTERM and SIGINT then let the step that is under way end, a checkpoint is
-    written, and Stopped is raised.
+    written, and Stopped is raised. A second signal ends the process at once.
     """
 
     def __init__(self, stage: str, config: TrainingConfig, facts: dict[str, Any]) -> None:
@@ -41,7 +41,8 @@ class Run:
         self.folder = Path(config.out)
         self.total_steps = 0
         self.start = 0
-        self._stop = False
+        self._asked_to_stop = False
+        self._stops_here = False
         self._facts = facts
         self._metrics: Any = None
 
@@ -49,17 +50,21 @@ class Run:
         """Make (or find again) the directory; the state to resume from, if any.
 
         Raises UsageError where a run is there already and --resume was not said, and TrainerError where
-        the checkpoint is another run's.
+        the checkpoint is another run's. A run that ended before its first checkpoint left nothing to
+        lose: it starts again without being asked.
         """
         self.total_steps = total_steps
-        description = self._describe()
         file = self.folder / "config.json"
         state = None
-        if file.exists():
+        if file.exists() and self._has_work():
             if not self.config.resume:
                 raise UsageError(f"--out {self.folder}: holds a run already; say --resume to go on")
-            self._check_same(json.loads(file.read_text()), description)
+            before = read_description(file)
+            # Another number of threads adds up in another order: the last digits would differ.
+            torch.set_num_threads(before.get("threads", torch.get_num_threads()))
+            self._check_same(before, self.describe())
             state = self._newest_checkpoint()
+        description = self.describe()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(file, description)
         self.start = int(state["step"]) if state else 0
@@ -67,7 +72,13 @@ class Run:
         self._metrics = (self.folder / "metrics.jsonl").open("a")
         return state
 
-    def _describe(self) -> dict[str, Any]:
+    def _has_work(self) -> bool:
+        return (self.folder / "model").exists() or any(
+            (self.folder / "checkpoints").glob("step-*/state.pt")
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json holds: all that it takes to make the run again."""
         import transformers
 
         return {
@@ -91,7 +102,7 @@ class Run:
                     f"{self.folder}: its checkpoint is of another run: {name} was {value!r}, "
                     f"is {now['config'].get(name)!r}"
                 )
-        for name in ("stage", "data_hash", "model_hash", "total_steps"):
+        for name in ("stage", "total_steps", *self._facts):
             if before.get(name) != now.get(name):
                 raise TrainerError(
                     f"{self.folder}: its checkpoint is of another run: {name} differs"
@@ -130,21 +141,30 @@ class Run:
         """The numbers of the steps to make, from 1; shows progress, and stops when asked to."""
         for step in progress(self.start + 1, self.total_steps, self.stage):
             yield step
-            if self._stop:
+            if self._stops_here:
                 raise Stopped(f"stopped after step {step}; go on with --resume")
 
     def log(self, step: int, **figures: float) -> None:
-        """One line of metrics.jsonl, on disk at once. Raises TrainerError for a loss that is no number."""
+        """One line of metrics.jsonl, on disk at once; what is no finite number is written as null.
+
+        Raises TrainerError where the loss or the gradient is no number: nothing good comes after it.
+        """
+        row: dict[str, Any] = {"step": step}
         for name, value in figures.items():
-            if name == "loss" and not math.isfinite(value):
-                raise TrainerError(f"step {step}: the loss is {value}; try a smaller --lr")
-        row = {"step": step, **{name: round(float(value), 8) for name, value in figures.items()}}
+            finite = math.isfinite(value)
+            if name in ("loss", "grad_norm") and not finite:
+                raise TrainerError(f"step {step}: {name} is {value}; try a smaller --lr")
+            row[name] = round(float(value), 8) if finite else None
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
 
     def wants_checkpoint(self, step: int) -> bool:
-        """Whether the state after this step should be saved."""
-        return self._stop or step % self.config.checkpoint_every == 0 or step == self.total_steps
+        """Whether the state after this step should be saved. Asked once a step: a signal that comes
+        later than this is heard in the next one."""
+        self._stops_here = self._asked_to_stop
+        return (
+            self._stops_here or step % self.config.checkpoint_every == 0 or step == self.total_steps
+        )
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
         """Write the state beside its place and rename it: there is never half a checkpoint."""
@@ -167,9 +187,8 @@ class Run:
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").open()]
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json, and print it as the last line on stdout."""
+        """Write result.json: the run is done."""
         write_json(self.folder / "result.json", result)
-        print(json.dumps(result))  # noqa: T201 - the interface
 
     def __enter__(self) -> "Run":
         self._before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
@@ -188,7 +207,9 @@ class Run:
             self._metrics.close()
 
     def _ask_to_stop(self, *_: int | FrameType | None) -> None:
-        self._stop = True
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
 
 
 def progress(first: int, last: int, what: str) -> Iterator[int]:
@@ -217,6 +238,15 @@ def progress(first: int, last: int, what: str) -> Iterator[int]:
             bar.update(task, completed=step)
 
 
+def read_description(file: Path) -> dict[str, Any]:
+    """A run's config.json. Raises TrainerError where it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TrainerError(f"{file}: cannot be read: {error}") from None
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside its place and rename it."""
     fresh = path.with_name(f".{path.name}.new")
@@ -237,6 +267,24 @@ def hash_model_files(path: str) -> str:
     return digest.hexdigest()
 
 
+def take_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    *,
+    lr: float,
+    longest: float,
+) -> float:
+    """One optimiser step at this learning rate, on a gradient of at most that norm; the norm before."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), longest)
+    optimizer.step()
+    return norm.item()
+
+
 def batches(count: int, size: int, *, seed: int, step: int) -> list[int]:
     """The examples of a step (from 1): epochs follow each other, each in an order of its own.
 
@@ -250,6 +298,11 @@ def batches(count: int, size: int, *, seed: int, step: int) -> list[int]:
         order = torch.randperm(count, generator=stream).tolist()
         chosen += order[offset : offset + size - len(chosen)]
     return chosen
+
+
+def is_due(step: int, every: int | None, total: int) -> bool:
+    """Whether something that is done every so many steps (a tenth of the run, if None) is due now."""
+    return step % (every or max(1, total // 10)) == 0 or step == total
 
 
 def linear_to_zero(step: int, total: int, *, warmup: int = 0) -> float:

@@ -153,10 +153,17 @@ def test_the_clipped_value_loss_by_hand() -> None:
 
 
 def test_dpo_by_hand() -> None:
-    loss = losses.dpo(tensor(-1.0), tensor(-2.0), tensor(-1.5), tensor(-1.0), beta=0.1)
+    # log ratios: -1.0 - -1.5 and -2.0 - -1.0
+    loss = losses.dpo(tensor(0.5), tensor(-1.0), beta=0.1)
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-0.15)))
-    start = losses.dpo(tensor(-1.0), tensor(-2.0), tensor(-1.0), tensor(-2.0), beta=0.1)
-    assert float(start) == pytest.approx(math.log(2))
+    assert float(losses.dpo(tensor(0.0), tensor(0.0), beta=0.1)) == pytest.approx(math.log(2))
+    smooth = losses.dpo(tensor(0.5), tensor(-1.0), beta=0.1, smoothing=0.2)
+    assert float(smooth) == pytest.approx(0.8 * float(loss) + 0.2 * math.log(1 + math.exp(0.15)))
+
+
+def test_ipo_by_hand_wants_a_distance_and_no_more() -> None:
+    assert float(losses.ipo(tensor(0.5), tensor(-1.0), beta=0.1)) == pytest.approx(3.5**2)
+    assert float(losses.ipo(tensor(5.0), tensor(0.0), beta=0.1)) == 0
 
 
 def test_logprobs_divide_by_the_temperature() -> None:

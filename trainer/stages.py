@@ -1,0 +1,204 @@
+"""The settings of every stage, in one place that needs no torch: wrong usage is told at once."""
+
+from dataclasses import dataclass
+
+from trainer.config import (
+    TrainingConfig,
+    flag,
+    refuse_below,
+    refuse_device,
+    refuse_infinite,
+    refuse_not_above,
+)
+from trainer.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(TrainingConfig):
+    """What the stages that learn from a fixed set of examples take."""
+
+    weight_decay: float = flag(0.0, "decay of the weights")
+    max_grad_norm: float = flag(1.0, "longer gradients are shortened to this")
+    validate_every: int | None = flag(
+        None, "updates between looks at the validation split [default: a tenth of the run]"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 0, "weight_decay")
+        refuse_below(self, 1, "validate_every")
+        refuse_not_above(self, 0, "max_grad_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(SupervisedConfig):
+    """Supervised fine-tuning on demonstrations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(SupervisedConfig):
+    """A reward model from rankings."""
+
+    weight_decay: float = flag(0.01, "decay of the weights")
+    max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 1, "max_mean_examples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(TrainingConfig):
+    """A policy that climbs the reward model, held near its reference."""
+
+    reward: str = flag(..., "the reward model to climb")
+    reference: str | None = flag(None, "the policy to stay near [default: the starting model]")
+    kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward")
+    kl_target: float | None = flag(None, "adapt beta towards this KL of a response, in nats")
+    kl_horizon: float = flag(10_000.0, "episodes over which beta adapts")
+    kl_stop: float | None = flag(None, "end the run when the mean KL passes this many nats")
+    response_length: int = flag(128, "the longest response, in tokens")
+    temperature: float = flag(1.0, "of sampling, and of every log-probability")
+    batch_size: int = flag(64, "episodes in an update")
+    minibatches: int = flag(2, "minibatches in a pass over an update's episodes")
+    micro_batch: int = flag(
+        64, "episodes in a forward pass: smaller needs less memory, changes nothing"
+    )
+    ppo_epochs: int = flag(4, "passes over an update's episodes")
+    epochs: float = flag(2.0, "passes over the prompts")
+    gamma: float = flag(1.0, "discount")
+    lam: float = flag(0.95, "lambda of GAE")
+    clip: float = flag(0.2, "epsilon of the policy's clipped objective")
+    value_clip: float = flag(0.2, "epsilon of the value's clipped objective")
+    value_coef: float = flag(0.1, "weight of the value loss beside the policy's")
+    max_grad_norm: float = flag(1.0, "longer gradients are shortened to this, each model's alone")
+    value_lr: float | None = flag(None, "learning rate of the value model [default: the policy's]")
+    whiten_rewards: bool = flag(True, "bring rewards to unit variance, mean kept")
+    missing_eos_penalty: float = flag(1.0, "taken from the score of a response that never ended")
+    checkpoint_every: int = flag(10, "updates between checkpoints")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 1, "response_length", "minibatches", "micro_batch", "ppo_epochs")
+        refuse_below(self, 0, "kl_coef", "value_coef", "missing_eos_penalty")
+        refuse_not_above(self, 0, "temperature", "kl_target", "kl_horizon", "kl_stop")
+        refuse_not_above(self, 0, "clip", "value_clip", "value_lr", "max_grad_norm")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name} must be from 0 to 1")
+        if self.batch_size % self.minibatches:
+            raise UsageError(
+                f"--batch-size {self.batch_size} does not divide into --minibatches {self.minibatches}"
+            )
+        refuse_no_room(self.response_length, self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig(SupervisedConfig):
+    """A policy straight from comparisons."""
+
+    loss: str = flag("sigmoid", "sigmoid (DPO) or ipo")
+    beta: float = flag(0.1, "how strongly the policy is held to the reference")
+    label_smoothing: float = flag(0.0, "the chance that a comparison is wrong")
+    reference: str | None = flag(None, "the reference policy [default: the starting model]")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_not_above(self, 0, "beta")
+        if self.loss not in ("sigmoid", "ipo"):
+            raise UsageError(f"--loss must be sigmoid or ipo, not {self.loss!r}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UsageError("--label-smoothing must be at least 0 and below 0.5")
+        if self.label_smoothing and self.loss == "ipo":
+            raise UsageError("--label-smoothing goes with --loss sigmoid alone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Figures of a reward model, or of one policy against another."""
+
+    data: str = flag(..., "comparisons or rankings; with --policy, prompts")
+    reward: str = flag(..., "the reward model")
+    policy: str | None = flag(None, "a policy to compare")
+    against: str | None = flag(None, "the policy to compare it with")
+    out: str | None = flag(None, "a file to write the figures to, besides printing them")
+    max_length: int = flag(512, "tokens of prompt and response together")
+    response_length: int = flag(128, "the longest response, in tokens")
+    temperature: float = flag(1.0, "of sampling; 0 takes the likeliest tokens")
+    batch_size: int = flag(64, "prompts, or rankings, at a time")
+    seed: int = flag(0, "seed of sampling; both policies are sampled with the same")
+    device: str = flag("auto", "auto, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        refuse_infinite(self)
+        refuse_below(self, 1, "batch_size", "response_length")
+        refuse_below(self, 8, "max_length")
+        refuse_below(self, 0, "temperature", "seed")
+        refuse_device(self.device)
+        if (self.policy is None) != (self.against is None):
+            raise UsageError("--policy and --against go together")
+        if self.policy is not None:
+            refuse_no_room(self.response_length, self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Responses of a policy to prompts."""
+
+    model: str = flag(..., "the policy: a path or an id")
+    data: str = flag(..., "prompts: an import file, or an export")
+    out: str = flag(..., "the file to write")
+    candidates: int = flag(4, "responses to each prompt")
+    policy_name: str | None = flag(None, "the policy's name in the file [default: the model's]")
+    limit: int | None = flag(None, "only the first so many prompts")
+    max_length: int = flag(512, "tokens of prompt and response together")
+    response_length: int = flag(128, "the longest response, in tokens")
+    temperature: float = flag(1.0, "of sampling; 0 takes the likeliest tokens")
+    batch_size: int = flag(64, "responses at a time")
+    seed: int = flag(0, "seed of sampling")
+    device: str = flag("auto", "auto, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        refuse_infinite(self)
+        refuse_below(self, 1, "batch_size", "response_length", "limit")
+        refuse_below(self, 8, "max_length")
+        refuse_below(self, 0, "temperature", "seed")
+        refuse_device(self.device)
+        if not 1 <= self.candidates <= 9:
+            raise UsageError(f"--candidates must be 1 to 9, not {self.candidates}")
+        refuse_no_room(self.response_length, self.max_length)
+
+
+def refuse_no_room(response_length: int, max_length: int) -> None:
+    """Raise UsageError where a response alone would fill the window."""
+    if response_length >= max_length:
+        raise UsageError(
+            f"--response-length {response_length} leaves no room for a prompt in "
+            f"--max-length {max_length}"
+        )
+
+
+# Each stage's settings, and a command to show under --help.
+CONFIGS: dict[str, tuple[type, str]] = {
+    "sft": (SFTConfig, "--data export --model model --out runs/sft --epochs 2"),
+    "reward": (RewardConfig, "--data export --model model --out runs/reward"),
+    "ppo": (
+        PPOConfig,
+        "--data export --model model --reward runs/reward/model --out runs/ppo",
+    ),
+    "dpo": (DPOConfig, "--data export --model model --out runs/dpo --beta 0.1"),
+    "evaluate": (
+        EvaluateConfig,
+        "--reward runs/reward/model --data export/comparisons.test.jsonl",
+    ),
+    "generate": (
+        GenerateConfig,
+        "--model model --data prompts.jsonl --out candidates.jsonl --candidates 4",
+    ),
+}
