@@ -9,6 +9,7 @@ STAGES = {
     "sft": "supervised fine-tuning on demonstrations",
     "reward": "a reward model from rankings",
     "ppo": "a policy that climbs the reward model, held near its reference",
+    "rloo": "the same without a value model",
     "dpo": "a policy straight from comparisons",
     "evaluate": "figures of a reward model, or of one policy against another",
     "generate": "responses of a policy to prompts",

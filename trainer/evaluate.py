@@ -3,6 +3,9 @@
     python -m trainer evaluate --reward RUN/model --data FILE
     python -m trainer evaluate --policy P --against Q --reward RUN/model --data PROMPTS
 
+With `--best-of N` the policy draws N responses to each prompt and the reward model's favourite is taken;
+`best_of_kl`, log N - (N - 1) / N, bounds how far that is from the policy, in nats.
+
 A directory is evaluated on its test split (validation where test is empty); a file on all of its rows.
 """
 
@@ -13,7 +16,7 @@ import torch
 
 from trainer.data import SPLITS, Data, Messages, read_prompts, read_rankings
 from trainer.errors import TrainerError
-from trainer.losses import kl_estimates, token_logprobs
+from trainer.losses import best_of_n_kl, kl_estimates, token_logprobs
 from trainer.models import (
     Encoder,
     choose_device,
@@ -84,24 +87,27 @@ def compare(
     """{win_rate, reward_mean, kl} of the policy against the other, over the prompts.
 
     A tie is half a win. `kl` is the mean over the policy's samples of the KL from the other policy,
-    summed over a response's tokens, in nats; None where their tokens differ.
+    summed over a response's tokens, in nats; None where their tokens differ. With `best_of` samples it is
+    still the policy's own.
     """
     assert config.policy is not None
     assert config.against is not None
     sides = []
-    for path in (config.policy, config.against):
+    for path, draws in ((config.policy, config.best_of), (config.against, 1)):
         tokenizer = load_tokenizer(path)
         policy = load_policy(path, tokenizer, device)
-        rollouts = roll_out(config, policy, tokenizer, prompts)
+        repeated = [messages for messages in prompts for _ in range(draws)]
+        rollouts = roll_out(config, policy, tokenizer, repeated)
         texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
-        rewards = score_texts(model, encoder, list(zip(prompts, texts, strict=True)))
-        sides.append((tokenizer, policy, rollouts, rewards))
+        rewards = score_texts(model, encoder, list(zip(repeated, texts, strict=True)))
+        best = rewards.view(len(prompts), draws).max(-1).values
+        sides.append((tokenizer, policy, rollouts, best))
     (tokenizer, policy, rollouts, own), (other_tokenizer, other, _, others) = sides
     wins = (own > others).float() + 0.5 * (own == others).float()
     kl = None
     if same_tokens(tokenizer, other_tokenizer):
         total = sum(sequence_kl(policy, other, each, config.temperature) for each in rollouts)
-        kl = total / len(prompts)
+        kl = total / (len(prompts) * config.best_of)
     win_rate = float(wins.mean())
     return {
         "win_rate": win_rate,
@@ -110,6 +116,11 @@ def compare(
         "win_rate_interval": wilson(win_rate, len(prompts)),
         "against_reward_mean": float(others.mean()),
         "prompts": len(prompts),
+        **(
+            {"best_of": config.best_of, "best_of_kl": best_of_n_kl(config.best_of)}
+            if config.best_of > 1
+            else {}
+        ),
     }
 
 

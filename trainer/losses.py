@@ -4,6 +4,8 @@ Shapes: B rows, K candidates, T response tokens. Masks are 1 where a position co
 paper and equation; where the reference implementations differ from the paper, the docstring says so.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -144,6 +146,24 @@ def gae(
         backwards.append(advantage)
     advantages = torch.stack(backwards[::-1], dim=1)
     return advantages, (advantages + values) * mask
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """(P, k) advantages of k responses to each of P prompts: the reward less the mean of the others'.
+
+    Kool et al. 2019; Ahmadian et al. 2024, section 3. They add up to 0 over each prompt's responses.
+    """
+    count = rewards.shape[-1]
+    others = (rewards.sum(-1, keepdim=True) - rewards) / (count - 1)
+    return rewards - others
+
+
+def best_of_n_kl(n: int) -> float:
+    """The most KL, in nats, that taking the best of n samples can put between it and the policy.
+
+    log n - (n - 1) / n (Stiennon et al. 2020, appendix G.3; Beirami et al. 2024 show that it is a bound).
+    """
+    return math.log(n) - (n - 1) / n
 
 
 # --- clipped objectives -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from trainer.config import (
     TrainingConfig,
+    as_flag,
     flag,
     refuse_below,
     refuse_device,
@@ -50,8 +51,8 @@ class RewardConfig(SupervisedConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(TrainingConfig):
-    """A policy that climbs the reward model, held near its reference."""
+class OnlineConfig(TrainingConfig):
+    """What the stages that learn from their own samples take."""
 
     reward: str = flag(..., "the reward model to climb")
     reference: str | None = flag(None, "the policy to stay near [default: the starting model]")
@@ -62,38 +63,61 @@ class PPOConfig(TrainingConfig):
     response_length: int = flag(128, "the longest response, in tokens")
     temperature: float = flag(1.0, "of sampling, and of every log-probability")
     batch_size: int = flag(64, "episodes in an update")
-    minibatches: int = flag(2, "minibatches in a pass over an update's episodes")
     micro_batch: int = flag(
         64, "episodes in a forward pass: smaller needs less memory, changes nothing"
     )
-    ppo_epochs: int = flag(4, "passes over an update's episodes")
     epochs: float = flag(2.0, "passes over the prompts")
-    gamma: float = flag(1.0, "discount")
-    lam: float = flag(0.95, "lambda of GAE")
-    clip: float = flag(0.2, "epsilon of the policy's clipped objective")
-    value_clip: float = flag(0.2, "epsilon of the value's clipped objective")
-    value_coef: float = flag(0.1, "weight of the value loss beside the policy's")
     max_grad_norm: float = flag(1.0, "longer gradients are shortened to this, each model's alone")
-    value_lr: float | None = flag(None, "learning rate of the value model [default: the policy's]")
-    whiten_rewards: bool = flag(True, "bring rewards to unit variance, mean kept")
     missing_eos_penalty: float = flag(1.0, "taken from the score of a response that never ended")
     checkpoint_every: int = flag(10, "updates between checkpoints")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         super().__post_init__()
-        refuse_below(self, 1, "response_length", "minibatches", "micro_batch", "ppo_epochs")
-        refuse_below(self, 0, "kl_coef", "value_coef", "missing_eos_penalty")
+        refuse_below(self, 1, "response_length", "micro_batch")
+        refuse_below(self, 0, "kl_coef", "missing_eos_penalty")
         refuse_not_above(self, 0, "temperature", "kl_target", "kl_horizon", "kl_stop")
-        refuse_not_above(self, 0, "clip", "value_clip", "value_lr", "max_grad_norm")
+        refuse_not_above(self, 0, "max_grad_norm")
+        refuse_no_room(self.response_length, self.max_length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(OnlineConfig):
+    """A policy that climbs the reward model, held near its reference."""
+
+    minibatches: int = flag(2, "minibatches in a pass over an update's episodes")
+    ppo_epochs: int = flag(4, "passes over an update's episodes")
+    gamma: float = flag(1.0, "discount")
+    lam: float = flag(0.95, "lambda of GAE")
+    clip: float = flag(0.2, "epsilon of the policy's clipped objective")
+    value_clip: float = flag(0.2, "epsilon of the value's clipped objective")
+    value_coef: float = flag(0.1, "weight of the value loss beside the policy's, in the report")
+    value_lr: float | None = flag(None, "learning rate of the value model [default: the policy's]")
+    whiten_rewards: bool = flag(True, "bring rewards to unit variance, mean kept")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 1, "minibatches", "ppo_epochs")
+        refuse_below(self, 0, "value_coef")
+        refuse_not_above(self, 0, "clip", "value_clip", "value_lr")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name} must be from 0 to 1")
-        if self.batch_size % self.minibatches:
-            raise UsageError(
-                f"--batch-size {self.batch_size} does not divide into --minibatches {self.minibatches}"
-            )
-        refuse_no_room(self.response_length, self.max_length)
+        refuse_uneven(self, "minibatches")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOConfig(OnlineConfig):
+    """The same climb without a value model: a prompt's responses are each other's baseline."""
+
+    responses: int = flag(4, "responses to each prompt of an update")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 2, "responses")
+        refuse_uneven(self, "responses")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +148,7 @@ class EvaluateConfig:
     data: str = flag(..., "comparisons or rankings; with --policy, prompts")
     reward: str = flag(..., "the reward model")
     policy: str | None = flag(None, "a policy to compare")
+    best_of: int = flag(1, "draw so many responses of --policy, and take the one of most reward")
     against: str | None = flag(None, "the policy to compare it with")
     out: str | None = flag(None, "a file to write the figures to, besides printing them")
     max_length: int = flag(512, "tokens of prompt and response together")
@@ -136,10 +161,12 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         refuse_infinite(self)
-        refuse_below(self, 1, "batch_size", "response_length")
+        refuse_below(self, 1, "batch_size", "response_length", "best_of")
         refuse_below(self, 8, "max_length")
         refuse_below(self, 0, "temperature", "seed")
         refuse_device(self.device)
+        if self.best_of > 1 and (self.policy is None or self.temperature == 0):
+            raise UsageError("--best-of goes with --policy and a --temperature above 0")
         if (self.policy is None) != (self.against is None):
             raise UsageError("--policy and --against go together")
         if self.policy is not None:
@@ -184,6 +211,15 @@ def refuse_no_room(response_length: int, max_length: int) -> None:
         )
 
 
+def refuse_uneven(config: OnlineConfig, name: str) -> None:
+    """Raise UsageError where an update's episodes do not divide into that many."""
+    parts = getattr(config, name)
+    if config.batch_size % parts:
+        raise UsageError(
+            f"--batch-size {config.batch_size} does not divide into {as_flag(name)} {parts}"
+        )
+
+
 # Each stage's settings, and a command to show under --help.
 CONFIGS: dict[str, tuple[type, str]] = {
     "sft": (SFTConfig, "--data export --model model --out runs/sft --epochs 2"),
@@ -191,6 +227,10 @@ CONFIGS: dict[str, tuple[type, str]] = {
     "ppo": (
         PPOConfig,
         "--data export --model model --reward runs/reward/model --out runs/ppo",
+    ),
+    "rloo": (
+        RLOOConfig,
+        "--data export --model model --reward runs/reward/model --out runs/rloo",
     ),
     "dpo": (DPOConfig, "--data export --model model --out runs/dpo --beta 0.1"),
     "evaluate": (

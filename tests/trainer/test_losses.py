@@ -8,6 +8,7 @@ import torch
 from torch import tensor
 
 from trainer import losses
+from trainer.losses import best_of_n_kl, leave_one_out
 
 
 def pl(rewards: list[float], ranks: list[int]) -> float:
@@ -122,6 +123,23 @@ def test_kl_estimates_average_to_the_exact_kl() -> None:
 def test_the_kl_coefficient_follows_its_target(kl: float, expected: float) -> None:
     found = losses.adapt_kl(0.1, kl, target=6.0, horizon=10_000, episodes=64)
     assert found == pytest.approx(expected)
+
+
+def test_leave_one_out_by_hand() -> None:
+    rewards = torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]])
+    expected = torch.tensor([[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]])
+    assert torch.allclose(leave_one_out(rewards), expected)
+    assert torch.allclose(leave_one_out(rewards + 7), expected)
+
+
+def test_the_distance_of_the_best_of_n_is_that_of_uniform_ranks() -> None:
+    # Drawn from many equally likely responses, the best of n has the density n u^(n-1) over ranks u:
+    # its KL from the uniform one is the integral of n u^(n-1) log(n u^(n-1)).
+    for n in (1, 2, 4, 16):
+        u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+        density = n * u ** (n - 1)
+        exact = float((density * density.log()).mean())
+        assert abs(best_of_n_kl(n) - exact) < 1e-4
 
 
 def test_the_clipped_policy_loss_by_hand() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import dpo, evaluate, generate, models, ppo, reward, sft
+from trainer import dpo, evaluate, generate, models, ppo, reward, rloo, sft, stages
 from trainer.data import read_rankings, split_transcripts
 from trainer.errors import TrainerError, UsageError
 from trainer.rollout import sample
@@ -237,19 +237,85 @@ def test_ppo_climbs_and_leaves_its_reference_alone(
     assert figures["win_rate"] > 0.7
 
 
-@pytest.mark.parametrize("stage", ["reward", "ppo"])
+def make_rloo(
+    model: str, reward_run: Path, data: Path, out: Path, **more: Any
+) -> stages.RLOOConfig:
+    settings = {"steps": 4, "batch_size": 16, "responses": 4, "lr": 3e-3, "kl_coef": 0.01} | more
+    return stages.RLOOConfig(
+        data=str(data), model=model, reward=str(reward_run / "model"), out=str(out),
+        max_length=32, response_length=8, device="cpu", **settings,
+    )  # fmt: skip
+
+
+def test_rloo_climbs_without_a_value_model(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rloo"
+    config = make_rloo(tiny_model, reward_run, rankings, out, steps=30, missing_eos_penalty=0.0)
+    result = rloo.main(config)
+    assert result["held_out"]["score"] > result["held_out"]["start_score"]
+    first, *_, last = [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    assert first["kl"] == 0
+    assert last["score"] > first["score"]
+    assert (out / "model" / "config.json").exists()
+
+
+def test_rloo_accumulates_gradients_exactly_and_ends_equal_rewards_where_they_are(
+    tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
+) -> None:
+    prompts = [[{"role": "user", "content": "tell me story"}]] * 2
+    found = []
+    for micro in (8, 1):
+        config = make_rloo(
+            tiny_model, reward_run, rankings, tmp_path, batch_size=8, micro_batch=micro
+        )
+        trainer = rloo.Trainer(config, CPU)
+        trainer.update(prompts, 1, 4)
+        found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
+    assert torch.allclose(*found, atol=1e-5)
+    trainer = rloo.Trainer(config, CPU)
+    rollout = trainer.roll_out(prompts, trainer.stream)
+    before = [p.detach().clone() for p in trainer.policy.parameters()]
+    figures = trainer.climb(rollout, torch.zeros(2))
+    assert figures["grad_norm"] == 0
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before, trainer.policy.parameters(), strict=True)
+    )
+
+
+def test_the_best_of_more_samples_has_more_reward(
+    tiny_model: str, reward_run: Path, rankings: Path
+) -> None:
+    figures = []
+    for count in (1, 8):
+        config = stages.EvaluateConfig(
+            data=str(rankings), reward=str(reward_run / "model"), policy=tiny_model,
+            against=tiny_model, best_of=count, max_length=32, response_length=8,
+        )  # fmt: skip
+        figures.append(evaluate.main(config))
+    assert figures[1]["reward_mean"] > figures[0]["reward_mean"]
+    assert figures[1]["win_rate"] > figures[0]["win_rate"]
+    assert figures[1]["best_of_kl"] == pytest.approx(1.2044, abs=1e-3)
+    assert figures[1]["kl"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["reward", "ppo", "rloo"])
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path, stage: str
 ) -> None:
     def config(out: str, **more: Any) -> Any:
         if stage == "ppo":
             return make_ppo(tiny_model, reward_run, rankings, tmp_path / out, **more)
+        if stage == "rloo":
+            more |= {"checkpoint_every": 2}
+            return make_rloo(tiny_model, reward_run, rankings, tmp_path / out, **more)
         return reward.RewardConfig(
             data=str(rankings), model=tiny_model, out=str(tmp_path / out), steps=4, batch_size=4,
             checkpoint_every=2, max_length=64, lr=1e-3, **more,
         )  # fmt: skip
 
-    module: Any = ppo if stage == "ppo" else reward
+    module: Any = {"ppo": ppo, "rloo": rloo, "reward": reward}[stage]
     module.main(config("whole"))
     module.main(config("parts"))
     # As after a kill behind step 3: the newest checkpoint is that of step 2.

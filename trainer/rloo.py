@@ -1,0 +1,86 @@
+"""RLOO: REINFORCE in which a prompt's responses are each other's baseline. No value model.
+
+Ahmadian et al. 2024, "Back to Basics: Revisiting REINFORCE Style Optimization", with the estimator of Kool
+et al. 2019. One update:
+
+ 1. sample k responses to each prompt of a batch, and score them with the reward model;
+ 2. a response's reward is its score less beta * (log p - log q) of all its tokens together;
+ 3. its advantage is its reward less the mean reward of the prompt's k - 1 others;
+ 4. one step up the gradient of advantage * log p(response), on the policy that it was drawn from.
+
+    python -m trainer rloo --data EXPORT --model MODEL --reward RUN/model --out RUN
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data import Messages
+from trainer.losses import leave_one_out, masked_mean, token_entropy, token_logprobs
+from trainer.models import response_logits
+from trainer.online import Online, run_online
+from trainer.rollout import Rollout
+from trainer.stages import RLOOConfig
+
+CURVES = (
+    ("reward model's score", ["score", "rlhf_reward"]),
+    ("KL of a response from the reference, nats", ["kl", "kl_k3"]),
+    ("entropy, nats a token", ["entropy"]),
+    ("spread of a prompt's rewards", ["group_std"]),
+    ("gradient norm", ["grad_norm"]),
+    ("response length, tokens", ["response_length"]),
+    ("share that ended", ["ended_share"]),
+    ("KL coefficient", ["kl_coef"]),
+    ("tokens a second", ["tokens_per_second"]),
+)
+
+
+def main(config: RLOOConfig) -> dict[str, Any]:
+    """Optimise the policy; the result is also in result.json."""
+    prompts = config.batch_size // config.responses
+    return run_online("rloo", "RLOO", config, Trainer, curves=CURVES, prompts_a_step=prompts)
+
+
+class Trainer(Online[RLOOConfig]):
+    """One update of RLOO."""
+
+    def improve(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
+        """One update of the module's list."""
+        repeated = [messages for messages in prompts for _ in range(self.config.responses)]
+        rollout = self.roll_out(repeated, self.stream)
+        mask = rollout.response_mask.float()
+        raw = self.score(repeated, rollout)
+        with torch.no_grad():
+            logprobs = self.per_micro_batch(rollout, self.logprobs_of, self.policy) * mask
+            reference = self.per_micro_batch(rollout, self.logprobs_of, self.reference) * mask
+        kl = (logprobs - reference).sum(-1)
+        rewards = self.penalised(raw, rollout) - self.kl_coef * kl
+        grouped = rewards.view(len(prompts), self.config.responses)
+        figures = self.climb(rollout, leave_one_out(grouped).flatten())
+        figures |= self.describe(rollout, raw, logprobs, reference)
+        figures["group_std"] = float(grouped.std(-1).mean())
+        return rollout, figures
+
+    def climb(self, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
+        """One optimiser step; the micro-batches' sums are divided by all episodes."""
+        episodes = len(advantages)
+        loss = entropy = 0.0
+        tokens = rollout.response_mask.sum().float()
+        self.optimizer.zero_grad()
+        for part in torch.split(torch.arange(episodes), self.config.micro_batch):
+            mask = rollout.response_mask[part].float()
+            logits = response_logits(
+                self.policy, rollout.ids[part], rollout.mask[part], rollout.length
+            )
+            logprobs = token_logprobs(logits, rollout.response[part], self.config.temperature)
+            lost = -(advantages[part] * (logprobs * mask).sum(-1)).sum() / episodes
+            lost.backward()  # type: ignore[no-untyped-call]
+            loss += lost.item()
+            with torch.no_grad():
+                found = token_entropy(logits, self.config.temperature)
+                entropy += float(masked_mean(found, mask) * mask.sum() / tokens)
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        return {"loss": loss, "grad_norm": float(norm), "entropy": entropy}
