@@ -89,12 +89,12 @@ def new_database(server: str, name: str) -> Iterator[str]:
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def seed(url: str, *, tasks: int, raters: int, words: int) -> Stage:
+def seed(url: str, *, tasks: int, raters: int, words: int, overlap: int = OVERLAP) -> Stage:
     """A project with that many open tasks and raters, and statistics as autovacuum would have made."""
 
     async def people() -> tuple[uuid.UUID, str, list[str]]:
         async with open_sessions(url) as sessions, sessions() as session:
-            wanted = ProjectIn(slug="bench", name="Bench", overlap=OVERLAP, candidates_per_task=K)
+            wanted = ProjectIn(slug="bench", name="Bench", overlap=overlap, candidates_per_task=K)
             project = await projects.create_project(session, wanted)
             tokens = []
             for number in range(raters):
@@ -120,7 +120,7 @@ def seed(url: str, *, tasks: int, raters: int, words: int) -> Stage:
                 "first": first,
                 "last": first + count - 1,
                 "k": K,
-                "overlap": OVERLAP,
+                "overlap": overlap,
                 "moment": int(time.time() * 1000) - tasks + first,
             }
             connection.execute(TASKS, values)
