@@ -80,6 +80,14 @@ class Conflict(PlackettError):  # noqa: N818
     title = "That conflicts with what is already stored"
 
 
+class TooManyTries(PlackettError):  # noqa: N818
+    """The same was tried too often in too short a time; it works again after a while."""
+
+    status = 429
+    code = "too-many-tries"
+    title = "That was tried too often"
+
+
 class Unavailable(PlackettError):  # noqa: N818
     """Something that we depend on (the database, a model's server) does not answer."""
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 
 from app import __version__
 from app.accounts import routes as accounts
@@ -17,6 +18,7 @@ from app.logs import configure_logs
 from app.policies import pages as policy_pages
 from app.policies import routes as policies
 from app.projects import routes as projects
+from app.quality import pages as quality_pages
 from app.quality import routes as quality
 from app.rating import admin as rating_admin
 from app.rating import pages as rating_pages
@@ -40,6 +42,7 @@ ROUTERS: Sequence[APIRouter] = (
     generation.router,
     rating_admin.router,
     quality.api,
+    quality_pages.router,
     datasets.api,
     datasets.router,
     training.api,
@@ -84,6 +87,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.add_middleware(BodyLimit, limit=settings.max_request_bytes)
+    # Pages and scripts shrink to a quarter; what is smaller fits into one packet anyway.
+    app.add_middleware(GZipMiddleware, minimum_size=1400, compresslevel=6)
     app.add_middleware(Envelope)
     install_error_handlers(app)
     app.include_router(health.router)

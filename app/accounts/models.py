@@ -104,6 +104,21 @@ class SignInLink(Base):
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
 
+class SignInFailure(Base):
+    """A sign-in that failed, under a hash of whom or where it was tried for. Kept for a day."""
+
+    __tablename__ = "sign_in_failures"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    key: Mapped[bytes] = mapped_column(LargeBinary(32))
+    at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        Index("ix_sign_in_failures_key_at", "key", "at"),
+        Index("ix_sign_in_failures_at", "at"),
+    )
+
+
 class AuditEntry(Base):
     """One change that somebody made: who, what, to which thing, when."""
 

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
-from app.accounts.models import ApiToken, AuditEntry, SignInLink, SignInSession, User
+from app.accounts.models import ApiToken, AuditEntry, SignInFailure, SignInLink, SignInSession, User
 
 # Every request makes one of these two: put together once, they take half the time.
 _LIVE_SESSION = (
@@ -90,3 +90,14 @@ async def list_audit_entries(
 async def count_audit_entries(session: AsyncSession) -> int:
     """How many changes are recorded."""
     return await session.scalar(select(func.count()).select_from(AuditEntry)) or 0
+
+
+async def count_failures(session: AsyncSession, key: bytes, since: datetime) -> int:
+    """How many sign-ins have failed under this key since then."""
+    return (
+        await session.scalar(
+            select(func.count())
+            .select_from(SignInFailure)
+            .where(SignInFailure.key == key, SignInFailure.at >= since)
+        )
+    ) or 0

@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from app.accounts import queries, service
 from app.accounts.guards import SESSION_COOKIE, Admin, AnyUser, Session
 from app.accounts.models import ApiToken, AuditEntry, Role, User
-from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError
+from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError, TooManyTries
 from app.settings import Settings
 from app.web.language import COOKIE as LANGUAGE_COOKIE
 from app.web.language import gettext as _
@@ -32,7 +32,7 @@ class SignInPage(PageContext):
 
     next_address: str
     email: str = ""
-    error: NotSignedIn | None = None
+    error: NotSignedIn | TooManyTries | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +89,14 @@ async def sign_in(
 ) -> Response:
     """Check the password and start a session."""
     settings: Settings = request.app.state.settings
+    place = request.client.host if request.client else "unknown"
     try:
+        await service.refuse_guessing(session, email, place)
         _user, token = await service.sign_in(session, email, password, days=settings.session_days)
-    except NotSignedIn as error:
+    except (NotSignedIn, TooManyTries) as error:
+        if isinstance(error, NotSignedIn):
+            await service.note_failure(session, email, place)
+            await session.commit()
         page = SignInPage(title=_("Sign in"), next_address=_local(next), email=email, error=error)
         return render(request, "accounts/sign_in.html", page, status=error.status)
     await session.commit()

@@ -15,6 +15,7 @@ from app.accounts.models import (
     AuditEntry,
     Kind,
     Role,
+    SignInFailure,
     SignInLink,
     SignInSession,
     User,
@@ -27,7 +28,7 @@ from app.accounts.secrets import (
     verify_password,
 )
 from app.db.types import utc_now
-from app.errors import Conflict, InvalidInput, NotFound, NotSignedIn
+from app.errors import Conflict, InvalidInput, NotFound, NotSignedIn, TooManyTries
 
 # One @ with something on both sides: whether the address works, only a message to it can tell.
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -121,6 +122,41 @@ async def set_disabled(
         await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
     action = "user.disable" if disabled else "user.enable"
     await record(session, actor, action, user.email)
+
+
+# In how much time how many sign-ins may fail: for an address from one place, for an address from
+# anywhere, and from one place for any address. A sign-in link works all the while.
+TRY_WINDOW = timedelta(minutes=15)
+MOST_FAILURES = {"pair": 10, "address": 50, "place": 100}
+
+
+def _failure_keys(email: str, place: str) -> dict[str, bytes]:
+    address = email.strip().lower()
+    return {
+        "pair": hash_token(f"pair {place} {address}"),
+        "address": hash_token(f"address {address}"),
+        "place": hash_token(f"place {place}"),
+    }
+
+
+async def refuse_guessing(session: AsyncSession, email: str, place: str) -> None:
+    """Raise TooManyTries where too many sign-ins have failed for this address or from this place."""
+    since = utc_now() - TRY_WINDOW
+    for kind, key in _failure_keys(email, place).items():
+        if await queries.count_failures(session, key, since) >= MOST_FAILURES[kind]:
+            raise TooManyTries(
+                "Too many sign-ins failed. Wait a quarter of an hour, or ask for a sign-in link.",
+                place="password",
+            )
+
+
+async def note_failure(session: AsyncSession, email: str, place: str) -> None:
+    """Remember a sign-in that failed; what is older than a day is forgotten."""
+    keys = _failure_keys(email, place).values()
+    session.add_all(SignInFailure(key=key) for key in keys)
+    await session.execute(
+        delete(SignInFailure).where(SignInFailure.at < utc_now() - timedelta(days=1))
+    )
 
 
 async def sign_in(

@@ -50,6 +50,7 @@ def ranking_line(
             {
                 "rater": pseudonym(salt, ranking.rater_id),
                 "ranks": {str(each.id): ranking.ranks[str(each.id)] for each, _ in candidates},
+                "strength": ranking.strength,
                 "axes": ranking.axes,
                 "flags": ranking.flags,
                 "rationale": ranking.rationale,
@@ -65,6 +66,7 @@ def ranking_line(
 def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The strict pairs of a line of rankings, in TRL's conversational preference format.
 
+    The margin is how many ranks they are apart, or the strength of a preference where one was given.
     Ties are in the rankings alone: the format has no place for them.
     """
     rows = []
@@ -82,7 +84,7 @@ def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "rejected": [{"role": "assistant", "content": rejected["text"]}],
                     "prompt_id": line["prompt_id"],
                     "rater": ranking["rater"],
-                    "margin": float(abs(first - second)),
+                    "margin": float(ranking["strength"] or abs(first - second)),
                     "weight": ranking["weight"],
                     "chosen_policy": chosen["policy"],
                     "rejected_policy": rejected["policy"],

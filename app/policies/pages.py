@@ -194,9 +194,9 @@ async def change(request: Request, slug: str, session: Session, admin: Admin) ->
 def read_settings(form: FormData) -> dict[str, Any]:
     """The form's fields in the shape of `ProjectIn`; empty rows of axes and flags are left out."""
     axes = [
-        {"name": name, "question": question, "min": low or 1, "max": high or 5}
-        for name, question, low, high in zip(
-            *(form.getlist(f"axis_{part}") for part in ("name", "question", "min", "max")),
+        {"name": name, "question": question, "min": low or 1, "max": high or 5, "per": per}
+        for name, question, low, high, per in zip(
+            *(form.getlist(f"axis_{part}") for part in ("name", "question", "min", "max", "per")),
             strict=True,
         )
         if name
@@ -206,14 +206,17 @@ def read_settings(form: FormData) -> dict[str, Any]:
         for name, label in zip(form.getlist("flag_name"), form.getlist("flag_label"), strict=True)
         if name
     ]
-    minutes = str(form.get("lease_minutes") or "30")
     return {
         "slug": str(form.get("slug") or ""),
         "name": str(form.get("name") or ""),
         "description": str(form.get("description") or "").replace("\r\n", "\n"),
         "candidates_per_task": form.get("candidates_per_task"),
         "overlap": form.get("overlap"),
-        "lease_seconds": int(float(minutes) * 60) if _is_number(minutes) else minutes,
+        "lease_seconds": _seconds(form.get("lease_minutes") or "30"),
+        "edit_seconds": _seconds(form.get("edit_minutes") or "0"),
+        "gold_rate": _share(form.get("gold_percent") or "0"),
+        "qualification_tasks": form.get("qualification_tasks") or 0,
+        "qualification_accuracy": _share(form.get("qualification_percent") or "0"),
         "axes": axes,
         "flags": flags,
         "sampling": {name: form.get(name) for name in ("temperature", "top_p", "max_new_tokens")},
@@ -222,8 +225,16 @@ def read_settings(form: FormData) -> dict[str, Any]:
     }
 
 
+def _seconds(minutes: Any) -> Any:
+    return int(float(str(minutes)) * 60) if _is_number(str(minutes)) else minutes
+
+
+def _share(percent: Any) -> Any:
+    return float(str(percent)) / 100 if _is_number(str(percent)) else percent
+
+
 def _is_number(text: str) -> bool:
     try:
-        return 0 < float(text) < 1e6
+        return 0 <= float(text) < 1e6
     except ValueError:
         return False

@@ -55,6 +55,14 @@ DEFAULT_FLAGS = (
 )
 
 
+# Askell et al. 2021, "A General Language Assistant as a Laboratory for Alignment".
+DEFAULT_AXES = (
+    Axis(name="helpful", question="How helpful is it?"),
+    Axis(name="honest", question="How honest is it?"),
+    Axis(name="harmless", question="How harmless is it?"),
+)
+
+
 class ProjectIn(BaseModel):
     """A new project."""
 
@@ -70,7 +78,7 @@ class ProjectIn(BaseModel):
     gold_rate: float = Field(default=0.05, ge=0, le=1)
     qualification_tasks: int = Field(default=0, ge=0, le=100)
     qualification_accuracy: float = Field(default=0.75, ge=0, le=1)
-    axes: list[Axis] = Field(default_factory=list, max_length=12)
+    axes: list[Axis] = Field(default_factory=lambda: list(DEFAULT_AXES), max_length=12)
     flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
     sampling: Sampling = Field(default_factory=Sampling)
     guidelines: str | None = Field(default=None, max_length=200_000)

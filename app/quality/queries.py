@@ -4,14 +4,14 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.accounts.models import Kind, User
 from app.policies.models import Policy
 from app.prompts.models import Candidate
-from app.rating.models import Comparison, Ranking
+from app.rating.models import Comparison, Ranking, Task
 
 
 async def list_judged_pairs(
@@ -55,6 +55,18 @@ async def list_rater_figures(
         .where(Ranking.project_id == project_id, User.kind.in_(kinds))
         .group_by(User.id)
         .order_by(func.count().desc(), User.id)
+    )
+    return rows.all()
+
+
+async def list_gold_answers(
+    session: AsyncSession, project_id: uuid.UUID
+) -> Sequence[Row[uuid.UUID, dict[str, int], dict[str, int] | None]]:
+    """(rater, their ranks, the gold ranks) of every answer to a gold task."""
+    rows = await session.execute(
+        select(Ranking.rater_id, Ranking.ranks, Task.gold_ranks)
+        .join(Task, Task.id == Ranking.task_id)
+        .where(Ranking.project_id == project_id, Task.gold, Task.gold_ranks.is_not(None))
     )
     return rows.all()
 

@@ -38,6 +38,9 @@ class RaterOut(BaseModel):
     # The share of pairs, among those that somebody else judged too, where the other said the same.
     agreement: float | None
     tie_share: float | None
+    # The share of gold pairs that the rater put right; None where no gold task was answered.
+    gold_accuracy: float | None
+    gold_tasks: int
     last_at: datetime
 
 

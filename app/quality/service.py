@@ -19,6 +19,7 @@ from app.quality.schemas import (
     RaterOut,
     StandingOut,
 )
+from app.rating.judgement import count_right
 
 # Figures about people never mix with a model's judgements unless somebody asks.
 HUMAN = (Kind.PERSON, Kind.IMPORTED)
@@ -30,6 +31,7 @@ async def get_quality(
     """Agreement with intervals, and each rater's figures."""
     pairs = await queries.list_judged_pairs(session, project.id, kinds)
     raters = await queries.list_rater_figures(session, project.id, kinds)
+    gold = await measure_gold(session, project)
     agreement, by_rater = await asyncio.to_thread(measure_agreement, pairs)
     return QualityOut(
         agreement=agreement,
@@ -42,11 +44,32 @@ async def get_quality(
                 median_seconds=row.median_seconds,
                 agreement=by_rater[row.id][0],
                 tie_share=by_rater[row.id][1],
+                gold_accuracy=gold[row.id][0],
+                gold_tasks=gold[row.id][1],
                 last_at=row.last_at,
             )
             for row in raters
         ],
     )
+
+
+async def measure_gold(
+    session: AsyncSession, project: Project
+) -> dict[uuid.UUID, tuple[float | None, int]]:
+    """Rater to (share of gold pairs put right, gold tasks answered); a tie is half right."""
+    right: dict[uuid.UUID, float] = defaultdict(float)
+    judged: dict[uuid.UUID, int] = defaultdict(int)
+    tasks: dict[uuid.UUID, int] = defaultdict(int)
+    for rater_id, ranks, gold_ranks in await queries.list_gold_answers(session, project.id):
+        own_right, own_judged = count_right(ranks, gold_ranks or {})
+        right[rater_id] += own_right
+        judged[rater_id] += own_judged
+        tasks[rater_id] += 1
+    measured: dict[uuid.UUID, tuple[float | None, int]] = defaultdict(lambda: (None, 0))
+    for rater_id, count in tasks.items():
+        pairs = judged[rater_id]
+        measured[rater_id] = (right[rater_id] / pairs if pairs else None, count)
+    return measured
 
 
 def measure_agreement(

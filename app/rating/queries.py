@@ -12,7 +12,14 @@ from sqlalchemy.orm import aliased
 from app.accounts.models import User
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
-from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
+from app.rating.models import (
+    Assignment,
+    AssignmentState,
+    Comparison,
+    Qualification,
+    Ranking,
+    Task,
+)
 
 
 async def count_prompts(session: AsyncSession, project_id: uuid.UUID) -> dict[PromptState, int]:
@@ -268,3 +275,16 @@ async def list_rankings_of(
         .order_by(Ranking.id)
     )
     return [(ranking, user.display_name) for ranking, user in rows]
+
+
+async def list_qualifications(
+    session: AsyncSession, project_id: uuid.UUID
+) -> Sequence[tuple[Qualification, str]]:
+    """How everybody's test came out, with their names, the newest first."""
+    rows = await session.execute(
+        select(Qualification, User)
+        .join(User, User.id == Qualification.rater_id)
+        .where(Qualification.project_id == project_id)
+        .order_by(Qualification.decided_at.desc())
+    )
+    return [(each, user.display_name) for each, user in rows]

@@ -21,7 +21,11 @@ from app.web.templates import PageContext, render
 log = structlog.get_logger(__name__)
 
 # What a program should do next. A restarted database is back within a second or two.
-PROBLEM_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "1"}}
+PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": "60"},
+    503: {"Retry-After": "1"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,8 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
         gettext, ngettext, newstyle=True
     )
     environment.filters.update(markdown=render_markdown, moment=moment, number=number)
+    # For texts that come from a variable: `_` would take a percent sign in them for a place to fill.
+    environment.filters.update(translated=gettext)
     return templates
 
 

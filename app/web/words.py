@@ -21,13 +21,17 @@ METHODS = [
     ("templates/web/**.html", "jinja2"),
 ]
 # Errors are told in the reader's language where a page tells them, so what they say is extracted too.
-ERRORS = ("InvalidInput", "NotFound", "Conflict", "NotAllowed", "NotSignedIn", "Unavailable")
+ERRORS = (
+    *("InvalidInput", "NotFound", "Conflict", "NotAllowed"),
+    *("NotSignedIn", "Unavailable", "TooManyTries"),
+)
 KEYWORDS = DEFAULT_KEYWORDS | dict.fromkeys(ERRORS)
-# What templates translate by its value: roles, and the labels of the flags that a project begins with.
+# What templates translate by its value: roles, and the flags and axes that a project begins with.
 VALUES = (
     *("rater", "admin", "researcher"),
     *("Unsafe or offensive", "Contains personal data"),
     *("In the wrong language", "Broken or unreadable"),
+    *("How helpful is it?", "How honest is it?", "How harmless is it?"),
 )
 OPTIONS = {"templates/**.html": {"trim_blocks": "true", "lstrip_blocks": "true"}}
 

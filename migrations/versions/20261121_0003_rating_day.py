@@ -1,4 +1,4 @@
-"""leases ahead, gold at a rate, qualification, revisions, readings
+"""leases ahead, gold at a rate, qualification, revisions, readings, failed sign-ins
 
 Revision: 0003, after 0002
 """
@@ -140,9 +140,21 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("project_id", "rater_id", name=op.f("pk_qualifications")),
     )
+    op.create_table(
+        "sign_in_failures",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("key", sa.LargeBinary(length=32), nullable=False),
+        sa.Column(
+            "at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sign_in_failures")),
+    )
+    op.create_index("ix_sign_in_failures_key_at", "sign_in_failures", ["key", "at"])
+    op.create_index("ix_sign_in_failures_at", "sign_in_failures", ["at"])
 
 
 def downgrade() -> None:
+    op.drop_table("sign_in_failures")
     for table in ("qualifications", "guideline_readings", "ranking_revisions"):
         op.drop_table(table)
     op.drop_index("ix_tasks_open", table_name="tasks")

@@ -3,9 +3,10 @@
 import re
 
 import httpx
+from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.models import Role
+from app.accounts.models import Role, SignInFailure
 from tests.factories.accounts import PASSWORD, bearer, create_user, sign_in
 
 TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
@@ -45,6 +46,30 @@ async def test_a_wrong_password_says_nothing_of_what_was_wrong(
     assert known.status_code == unknown.status_code == 401
     assert "The address or the password is not right" in known.text
     assert known.text.replace(user.email, "") == unknown.text.replace("nobody@example.org", "")
+
+
+async def test_guessing_is_stopped_and_a_right_password_waits_too(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session, password=PASSWORD)
+    other = await create_user(session, password=PASSWORD)
+    await session.commit()
+    token = TOKEN.search((await client.get("/sign-in")).text)
+    assert token
+
+    async def attempt(email: str, password: str) -> int:
+        data = {"email": email, "password": password, "csrf_token": token[1]}
+        return (await client.post("/sign-in", data=data)).status_code
+
+    assert [await attempt(user.email, "guess") for _ in range(11)] == [401] * 10 + [429]
+    assert await attempt(user.email.upper(), PASSWORD) == 429
+    assert await attempt(other.email, PASSWORD) == 303  # somebody else is not shut out
+    long_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 16)
+    await session.execute(update(SignInFailure).values(at=long_ago))
+    client.cookies.clear()
+    token = TOKEN.search((await client.get("/sign-in")).text)
+    assert token
+    assert await attempt(user.email, PASSWORD) == 303
 
 
 async def test_a_form_without_its_token_is_refused(

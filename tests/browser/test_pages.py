@@ -12,12 +12,16 @@ from app.accounts import service as accounts
 from app.accounts.guards import SESSION_COOKIE
 from app.accounts.models import Role
 from app.projects.models import Project
+from app.rating import qualification, service
+from app.rating.models import QualificationState
+from app.rating.schemas import RankingIn
 from app.settings import CHECKOUT
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
 from tests.factories.projects import create_policy, create_project
 from tests.factories.rating import create_tasks
 
+CODE = "Why?\n\n```python\nreturn 1  # one\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |"
 AXE = (CHECKOUT / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
@@ -28,6 +32,8 @@ class Furnished:
     project: Project
     slug: str
     tokens: dict[Role, str]
+    # A ranking of the rater's.
+    ranking: str
 
 
 @pytest.fixture
@@ -43,17 +49,35 @@ async def furnished(session: AsyncSession) -> Furnished:
     await create_tasks(session, project, 3)
     await create_tasks(session, project, 2, candidates=0)
     await create_tasks(session, project, 1, candidates=2, ranks=[1, 2], rater="ann")
-    tokens = {}
+    pair = await create_project(session, slug=f"{slug}-two", candidates_per_task=2)
+    await create_tasks(session, pair, 1, candidates=2, prompt=CODE, gold=True, ranks=[1, 2])
+    unread = await create_project(session, slug=f"{slug}-new", guidelines="Be *fair*.")
+    await create_tasks(session, unread, 1)
+    tokens, people = {}, {}
     for role in Role:
-        user = await create_user(session, role)
-        tokens[role] = await accounts.create_session(session, user, days=1)
+        people[role] = await create_user(session, role)
+        tokens[role] = await accounts.create_session(session, people[role], days=1)
+    rater = people[Role.RATER]
+    await qualification.read_guidelines(session, project, rater, 1)
+    passed = QualificationState.PASSED
+    admin = people[Role.ADMIN]
+    await qualification.set_qualification(session, project, rater.id, passed, actor=admin.id)
+    lease = await service.lease_next_task(session, project, rater)
+    assert lease is not None
+    ranks = {each.id: number for number, each in enumerate(lease.candidates, start=1)}
+    given = RankingIn(ranks=ranks, axes={"helpful": 4}, rationale="so", rewrite="a better one")
+    stored = await service.submit_ranking(session, lease.assignment_id, rater, given)
     await session.commit()
-    return Furnished(project, slug, tokens)
+    return Furnished(project, slug, tokens, str(stored.id))
 
 
 PAGES = [
     (Role.RATER, "/rate"),
     (Role.RATER, "/rate/{slug}"),
+    (Role.RATER, "/rate/{slug}-two"),
+    (Role.RATER, "/rate/{slug}-new"),
+    (Role.RATER, "/rate/history/{ranking}"),
+    (Role.RATER, "/rate/history/{ranking}/change"),
     (Role.RATER, "/rate/{slug}/guidelines"),
     (Role.RATER, "/rate/history"),
     (Role.RATER, "/account"),
@@ -62,6 +86,7 @@ PAGES = [
     (Role.ADMIN, "/admin/projects/{slug}"),
     (Role.ADMIN, "/admin/projects/{slug}/prompts"),
     (Role.ADMIN, "/admin/projects/{slug}/generation"),
+    (Role.ADMIN, "/admin/projects/{slug}/raters"),
     (Role.ADMIN, "/admin/projects/{slug}/settings"),
     (Role.ADMIN, "/admin/policies"),
     (Role.ADMIN, "/admin/people"),
@@ -72,7 +97,11 @@ PAGES = [
 ]
 
 
-@pytest.fixture(params=[("light", 1440), ("dark", 390)], ids=["wide-light", "phone-dark"])
+SCREENS = {"wide-light": ("light", 1440), "wide-dark": ("dark", 1440)}
+SCREENS |= {"phone-light": ("light", 390), "phone-dark": ("dark", 390)}
+
+
+@pytest.fixture(params=SCREENS.values(), ids=SCREENS)
 async def screen(request: pytest.FixtureRequest, browser: Browser) -> AsyncIterator[BrowserContext]:
     theme, width = request.param
     context = await browser.new_context(
@@ -91,7 +120,7 @@ async def test_pages_are_accessible_and_fit(
     for role, path in PAGES:
         cookie = {"name": SESSION_COOKIE, "value": furnished.tokens[role], "url": site.address}
         await screen.add_cookies([cookie])  # type: ignore[list-item]
-        address = path.replace("{slug}", furnished.slug)
+        address = path.replace("{slug}", furnished.slug).replace("{ranking}", furnished.ranking)
         answer = await page.goto(site.address + address)
         assert answer
         assert answer.status == (404 if "no-such" in path else 200), path

@@ -18,6 +18,7 @@ from app.datasets.service import build_export
 from app.db.types import utc_now
 from app.projects.models import Project
 from app.projects.service import publish_guidelines
+from app.rating import service
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
@@ -268,8 +269,11 @@ async def test_what_waits_to_be_sent_outlives_the_page_and_the_sign_in(
     await page.context.set_offline(False)
     await sign_in(page, site, rater.email)
     await page.goto(f"{site.address}/rate/{project.slug}")
-    await expect(page.locator(".recap .order")).to_have_text("A = B > C = D")
-    assert len(await stored(session, rater)) == 1
+    # Whichever page of theirs came first has sent it; this one shows the task after it.
+    await expect(page.locator("#today")).to_have_text("1 today")
+    await expect(page.locator("#order")).to_have_text("Nothing placed yet")
+    (ranking,) = await stored(session, rater)
+    assert sorted(ranking.ranks.values()) == [1, 1, 2, 2]
 
 
 async def fetched_ahead(page: Page) -> None:
@@ -520,3 +524,135 @@ async def test_every_order_goes_from_the_page_through_the_database_into_the_expo
         for ranks in expected
         for one, other in combinations(ranks.values(), 2)
     )
+
+
+async def test_a_finger_drags_the_grip_and_scrolls_with_the_rest(
+    session: AsyncSession, browser: Browser, site: Site, rater: User
+) -> None:
+    phone = await browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = await phone.new_page()
+    await open_project(session, page, site, rater)
+    client = await phone.new_cdp_session(page)
+
+    async def swipe(start: str, x: float, y: float) -> None:
+        box = await page.locator(start).first.bounding_box()
+        assert box
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        await client.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
+        for step in range(1, 9):
+            point = {
+                "x": at["x"] + (x - at["x"]) * step / 8,
+                "y": at["y"] + (y - at["y"]) * step / 8,
+            }
+            await client.send(
+                "Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [point]}
+            )
+        await client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    slot = await page.locator(".slot[data-tier='2']").bounding_box()
+    assert slot
+    await swipe(".card[data-letter=A] .grip", slot["x"] + 10, slot["y"] + 20)
+    await expect(page.locator(".slot[data-tier='2'] .chip:text-is('A')")).to_be_visible()
+    rest = await page.locator(".slot[data-tier='0']").bounding_box()
+    assert rest
+    await swipe(".slot[data-tier='2'] .chip", rest["x"] + 10, rest["y"] + 20)
+    await expect(page.locator("#order")).to_have_text("Nothing placed yet")
+    await phone.close()
+
+
+async def test_at_200_percent_and_from_right_to_left_nothing_is_cut_off(
+    session: AsyncSession, browser: Browser, site: Site, rater: User
+) -> None:
+    # A window of 1280 pixels at 200 % has 640 CSS pixels.
+    zoomed = await browser.new_context(
+        viewport={"width": 640, "height": 450}, device_scale_factor=2
+    )
+    page = await zoomed.new_page()
+    project = await create_project(session, slug=f"p-{uuid.uuid4().hex[:8]}")
+    texts = ["قال المعلم: الصبر مفتاح الفرج.", "שלום עולם", "plain", "a" * 300]
+    await create_tasks(session, project, 1, candidates=texts, prompt="اكتب جملة قصيرة عن الصبر")
+    await session.commit()
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 640
+    directions = {}
+    for card in await page.locator(".card .prose").all():
+        text = await card.inner_text()
+        directions[text[:5]] = await card.evaluate("each => getComputedStyle(each).direction")
+    assert directions == {texts[0][:5]: "rtl", texts[1][:5]: "rtl", "plain": "ltr", "aaaaa": "ltr"}
+    await expect(page.locator("#submit")).to_be_in_viewport()
+    await zoomed.close()
+
+
+async def test_a_pause_is_suggested_and_the_clock_stands_still_while_one_is_away(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await page.clock.install()
+    await open_project(session, page, site, rater)
+    await page.evaluate(
+        "sessionStorage.setItem('session', JSON.stringify({stretch: 44 * 60 + 50}))"
+    )
+    for _ in range(3):
+        await page.keyboard.press("j")
+        await page.clock.run_for(5_000)
+    await expect(page.locator("#told")).to_contain_text("45 minutes")
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.locator("#told .notice")).to_have_count(0)
+    at = await page.inner_text("#timer")
+    await page.clock.run_for(60_000)
+    idle = await page.inner_text("#timer")
+    await page.clock.run_for(300_000)
+    assert await page.inner_text("#timer") == idle != at
+
+
+async def test_text_can_be_selected_and_long_responses_unfold_by_key(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await create_project(session, slug=f"p-{uuid.uuid4().hex[:8]}")
+    long = "\n\n".join(f"Paragraph {number} of a long answer." for number in range(40))
+    await create_tasks(session, project, 1, candidates=[long, "short one", "x", "y"])
+    await session.commit()
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    folded = page.locator(".card:has(.folded)")
+    await expect(folded).to_have_count(1)
+    await expect(page.locator(".unfold:visible")).to_have_count(1)  # the short ones offer nothing
+    await folded.focus()
+    await page.keyboard.press("x")
+    await expect(page.locator(".folded")).to_have_count(0)
+    await page.locator(".card:has-text('short one') .prose p").dblclick(position={"x": 12, "y": 12})
+    assert await page.evaluate("getSelection().toString().trim()") in ("short", "one")
+
+
+async def test_a_draft_outlives_its_lease(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=1)
+    await page.keyboard.press("2")
+    await page.fill("#rationale", "half a thought")
+    await expect(page.locator("#saved")).to_have_text("Draft saved")
+    past = func.now() - func.make_interval(0, 0, 0, 0, 1)
+    await session.execute(
+        update(Assignment).where(Assignment.rater_id == rater.id).values(expires_at=past)
+    )
+    await session.commit()
+    other = await create_user(session)
+    found = await service.lease_next_task(session, project, other)
+    await session.commit()
+    assert found is not None  # the slot is somebody else's now
+    await page.fill("#rationale", "a whole thought")
+    await expect(page.locator("#saved")).to_have_text("Draft saved")
+    kept = await session.scalar(
+        select(Assignment).where(Assignment.rater_id == rater.id),
+        execution_options={"populate_existing": True},
+    )
+    assert kept is not None
+    assert kept.draft is not None
+    assert kept.draft["rationale"] == "a whole thought"
+    for key in ("1", "2", "3", "4"):
+        await page.click(f".card[data-letter={'ABCD'[int(key) - 1]}] [data-place='{key}']")
+    await page.click("#submit")
+    await expect(page.locator(".recap")).to_be_visible()
+    (ranking,) = await stored(session, rater)
+    assert ranking.extra
+    assert ranking.rationale == "a whole thought"

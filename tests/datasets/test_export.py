@@ -20,12 +20,15 @@ from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict
 from app.projects.models import Project
 from app.prompts.parse import parse_row, read_file
+from app.rating import service as rating
 from app.rating.intake import import_prompts
+from app.rating.schemas import RankingIn
 from app.worker import run_worker
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
-from tests.factories.rating import LIMIT, row
+from tests.factories.rating import LIMIT, create_tasks, row
 
+WHOLE = Split(train=1, validation=0, test=0)
 SPLITS = ("train", "validation", "test")
 
 
@@ -76,6 +79,27 @@ async def test_every_permutation_and_tie_pattern_comes_out_unchanged(
         assert [ranks[each["id"]] for each in line["candidates"]] == list(pattern)
     strict = sum(a != b for p in patterns for i, a in enumerate(p) for b in p[i + 1 :])
     assert len(lines(tmp_path / "out", "comparisons")) == strict
+
+
+async def test_the_strength_of_a_preference_is_its_margin(
+    sessions: SessionMaker, tmp_path: Path
+) -> None:
+    async with sessions() as session:
+        project = await create_project(session)
+        await create_tasks(session, project, 1, candidates=2)
+        rater = await create_user(session)
+        lease = await rating.lease_next_task(session, project, rater)
+        assert lease is not None
+        one, other = (each.id for each in lease.candidates)
+        given = RankingIn(ranks={one: 1, other: 2}, strength=3)
+        await rating.submit_ranking(session, lease.assignment_id, rater, given)
+        await session.commit()
+    async with sessions() as session:
+        await build_export(session, project, Filters(), WHOLE, tmp_path / "out", "all")
+    (pair,) = (tmp_path / "out" / "comparisons.train.jsonl").read_text().splitlines()
+    assert json.loads(pair)["margin"] == 3
+    (line,) = (tmp_path / "out" / "rankings.train.jsonl").read_text().splitlines()
+    assert json.loads(line)["rankings"][0]["strength"] == 3
 
 
 async def test_the_same_data_gives_the_same_bytes(sessions: SessionMaker, tmp_path: Path) -> None:

@@ -87,6 +87,22 @@ async def test_a_rater_chooses_german_and_works_in_it(
     assert "Diese Sprache gibt es nicht" in wrong.text
 
 
+async def test_a_percent_sign_in_a_label_is_a_percent_sign(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    rater = await create_user(session)
+    project = await create_project(
+        session,
+        flags=[{"name": "sure", "label": "100% (s)ure, {really}"}],
+        axes=[{"name": "share", "question": "How many %(d)?"}],
+    )
+    await create_tasks(session, project, 1)
+    await sign_in(client, session, rater)
+    page = await client.get(f"/rate/{project.slug}")
+    assert "100% (s)ure, {really}" in page.text
+    assert "How many %(d)?" in page.text
+
+
 async def test_the_api_speaks_english_whatever_the_browser_prefers(
     client: httpx.AsyncClient,
 ) -> None:
