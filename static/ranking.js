@@ -5,7 +5,6 @@
   "use strict";
   const FOLD_ABOVE = 420; // pixels: longer responses are folded
   const DRAFT_DELAY = 700; // milliseconds after the last change
-  const PATIENCE = 1500; // milliseconds for an answer before the next task is shown without it
   const RETRY_EVERY = 8000; // milliseconds between attempts to send what waits
   const IDLE_AFTER = 60_000; // milliseconds without a key, a touch or a move: nobody is at work
   const PAUSE_AFTER = 45 * 60; // seconds of work before a break is suggested
@@ -377,13 +376,17 @@
     waiting() { return store.get("outbox") || []; },
     keep(entries) { return store.set("outbox", entries); },
 
+    // The next task need not wait for the answer: what is kept here cannot be lost. It says that the
+    // ranking is stored when the server has said so.
     async send(entry, from) {
-      this.keep([...this.waiting().filter((each) => each.id !== entry.id), entry]);
-      let gone = false;
-      const late = setTimeout(() => { gone = true; goOn(from); }, PATIENCE);
-      const done = await this.deliver(entry, () => !gone && from);
-      clearTimeout(late);
-      if (!gone && done !== "refused") goOn(from);
+      const kept = this.keep([...this.waiting().filter((each) => each.id !== entry.id), entry]);
+      const ahead = kept && next && !from.changing;
+      if (ahead) {
+        tellSending(entry);
+        const sending = this.deliver(entry);
+        present(next);
+        await sending;
+      } else if (await this.deliver(entry, () => from) !== "refused") goOn(from);
     },
 
     // "stored", "refused" (the server's answer is final) or "waiting".
@@ -406,6 +409,7 @@
         this.forget(entry);
         store.drop(`draft-${entry.id}`);
         tellStored(await answer.json());
+        if (!next) fetchAhead();
         return "stored";
       }
       const page = asker();
@@ -470,18 +474,29 @@
     session.show();
   }
 
+  function tellSending(entry) {
+    const recap = Object.assign(document.createElement("p"), { className: "recap muted" });
+    const order = Object.assign(document.createElement("span"), { className: "order", textContent: entry.order });
+    recap.append(words.sending, " ", order);
+    $("#told .recap")?.remove();
+    $("#told").prepend(recap);
+  }
+
   function tellRefused(entry, reason) {
-    const place = document.createElement("p");
-    place.className = "notice bad";
-    place.textContent = `${entry.order}: ${say("refused", { reason })}`;
+    const place = Object.assign(document.createElement("p"), { className: "notice bad" });
+    const link = Object.assign(document.createElement("a"), { href: entry.project, textContent: words.back_to_it });
+    place.append(`${entry.order}: ${say("refused", { reason })} `, link);
+    $("#told .recap")?.remove();
     $("#told").append(place);
+    announce(place.textContent);
   }
 
   // --- from one task to the next
 
   async function fetchAhead() {
     next = null;
-    if (!task || task.changing) return;
+    // Until the server has the ranking before it, the task on the page is still the one held ahead.
+    if (!task || task.changing || outbox.waiting().length) return;
     const present = task;
     const body = new URLSearchParams({ current: present.id, csrf_token: present.form.elements.csrf_token.value });
     const answer = await fetch(`${present.root.dataset.project}/ahead`, { method: "POST", body }).catch(() => null);
@@ -517,8 +532,8 @@
     $("#workspace").replaceWith(document.importNode(element, true));
     window.scrollTo({ top: 0, behavior: "instant" });
     start();
-    const stored = $("#told .recap .order, #told .feedback")?.textContent;
-    announce(`${stored ? `${words.stored}: ${stored}. ` : ""}${task ? say("next_task", { count: task.count }) : words.nothing_left}`);
+    // What became of the ranking before is told by #told, which is live itself.
+    announce(task ? say("next_task", { count: task.count }) : words.nothing_left);
     document.dispatchEvent(new CustomEvent("plackett:shown"));
   }
 

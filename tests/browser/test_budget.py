@@ -118,7 +118,7 @@ async def test_nothing_that_comes_tells_which_policy_wrote_what(
     await page.wait_for_load_state("networkidle")
     for key in ("1", "2", "3", "4", "Enter"):
         await page.keyboard.press(key)
-    await expect(page.locator(".recap")).to_be_visible()
+    await expect(page.locator(".recap .badge")).to_be_visible()
     await page.wait_for_load_state("networkidle")
     await page.goto(f"{site.address}/rate/history")
     await page.wait_for_load_state("networkidle")
