@@ -222,6 +222,22 @@ def cpu_seconds(pid: int) -> float:
     return own + sum(cpu_seconds(child) for child in children(pid))
 
 
+def machine_cpu_seconds() -> float:
+    """What the whole machine has computed since it started, all its cores together (Linux)."""
+    ticks = [int(each) for each in _read("/proc/stat").split(b"\n", 1)[0].split()[1:8]]
+    idle = sum(ticks[3:5])  # idle and waiting for a disk
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for_quiet(until: float, *, cores: float = 0.2, seconds: float = 3) -> None:
+    """Until the machine has next to nothing to do for some seconds, or the moment (monotonic) is past."""
+    while time.monotonic() < until:
+        before = machine_cpu_seconds()
+        time.sleep(seconds)
+        if machine_cpu_seconds() - before < cores * seconds:
+            return
+
+
 def tell(words: str) -> None:
     """A line for whoever waits."""
     print(words, file=sys.stderr, flush=True)
