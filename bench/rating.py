@@ -146,6 +146,9 @@ def main() -> int:
     parser.add_argument("--words", type=int, default=100, help="in a candidate [%(default)s]")
     parser.add_argument("--compare", type=Path, action="append", default=[], metavar="CHECKOUT")
     parser.add_argument(
+        "--quiet", type=float, default=0, metavar="MINUTES", help="wait for others' work to end"
+    )
+    parser.add_argument(
         "--scale", action="store_true", help="a million open tasks beside a thousand"
     )
     parser.add_argument("--kill", action="store_true", help="kill -9 and restarts under load")
