@@ -12,6 +12,8 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from app.errors import Unavailable
+
 
 class OwnSocket(socket.socket):
     """A bound socket; a process that is started with it gets another one of the same address."""
@@ -30,8 +32,21 @@ def bind(address: tuple[str, int]) -> OwnSocket:
     return own
 
 
+def check_port(host: str, port: int) -> None:
+    """Raise Unavailable where another program has it: with SO_REUSEPORT we would share it unawares."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --port",
+                place="--port",
+            ) from None
+
+
 def serve(host: str, port: int, workers: int) -> None:
-    """Answer requests until stopped; a process that dies is started again."""
+    """Answer requests until stopped; a process that dies is started again. Raises Unavailable."""
     options: dict[str, Any] = {
         "factory": True,
         "host": host,
@@ -42,12 +57,12 @@ def serve(host: str, port: int, workers: int) -> None:
         "proxy_headers": True,
     }
     application = "app.main:create_served_app"
+    check_port(host, port)
     if workers == 1 or sys.platform != "linux":  # elsewhere the newest socket would get everything
         uvicorn.run(application, **options)
         return
     config = uvicorn.Config(application, **options)
-    # Without SO_REUSEPORT first: a port that another program has must not be shared with it.
-    with config.bind_socket() as probe:
-        address = probe.getsockname()[:2]
+    with config.bind_socket() as said:  # it writes our address into the log
+        address = said.getsockname()[:2]
     with bind(address) as own:
         Multiprocess(config, sockets=[own]).run()

@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 
 from app.db.engine import libpq_url
-from bench.stage import CHECKOUT, K, Served, Stage, cpu_seconds
+from bench.stage import CHECKOUT, K, Served, Stage, cpu_seconds, machine_cpu_seconds
 
 RATERS = CHECKOUT / "bench" / "raters.py"
 
@@ -98,21 +99,26 @@ def finish_raters(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def measure(stage: Stage, served: Served, tokens: Sequence[str], **times: Any) -> dict[str, Any]:
     """One stretch of work: its figures, and the log under `log`."""
-    before = cpu_seconds(served.process.pid), server_cpu(stage.url)
+    before = cpu_seconds(served.process.pid), server_cpu(stage.url), machine_cpu_seconds()
+    began = time.monotonic()
     log = finish_raters(start_raters(stage, served, tokens, **times))
     cycles = len(log["lease_ms"])
     every = max(1, len(log["acknowledged"]))
-    after = cpu_seconds(served.process.pid), server_cpu(stage.url)
+    took = time.monotonic() - began
+    after = cpu_seconds(served.process.pid), server_cpu(stage.url), machine_cpu_seconds()
+    app, postgresql, machine = (b - a for a, b in zip(before, after, strict=True))
+    others = machine - app - postgresql - log["cpu_seconds"]
     return {
         "cycles_per_second": round(cycles / log["seconds"], 1),
         "lease_ms": percentiles(log["lease_ms"]),
         "submit_ms": percentiles(log["submit_ms"]),
         "cycles": cycles,
         "cpu_ms_per_cycle": {
-            "app": round((after[0] - before[0]) * 1000 / every, 2),
-            "postgresql": round((after[1] - before[1]) * 1000 / every, 2),
+            "app": round(app * 1000 / every, 2),
+            "postgresql": round(postgresql * 1000 / every, 2),
             "raters": round(log["cpu_seconds"] * 1000 / every, 2),
         },
+        "cores_that_others_used": round(max(0.0, others) / took, 2),
         "retries": log["retries"],
         "unexpected": log["unexpected"][:5],
         "ran_dry": log["ran_dry"],
@@ -124,7 +130,7 @@ def server_cpu(url: str) -> float:
     """What the server's processes have computed, where they are this machine's."""
     try:
         return cpu_seconds(int((data_directory(url) / "postmaster.pid").read_text().split("\n")[0]))
-    except (OSError, ValueError):
+    except (OSError, ValueError, psycopg.Error):  # another machine's, or not for us to look at
         return 0.0
 
 

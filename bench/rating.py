@@ -11,7 +11,8 @@ of bench/raters.py in a process of their own, on the same cores as all the rest.
 SQL: no task over its overlap, no rater twice on a task, nothing acknowledged and missing.
 
 Prints one JSON object; the exit code is 1 when a check fails. Figures are medians over the runs.
-`cpu_ms_per_cycle` holds still when the machine is busy with other work, which `load_before_runs` tells.
+Other work on the machine makes them worse (`cores_that_others_used` tells of it); `--quiet 5` waits up to
+five minutes in all for it to end.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from app.db.engine import libpq_url
 from bench.kill import drill
 from bench.load import broken, check, measure, middle
 from bench.scale import compare_sizes
-from bench.stage import CHECKOUT, new_database, seed, serving, tell
+from bench.stage import CHECKOUT, new_database, seed, serving, tell, wait_for_quiet
 
 TARGETS = {
     "cycles_per_second": (">=", 200),
@@ -55,7 +56,7 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
         name: {"all_raters": [], "one_rater": []} for name in checkouts
     }
     acknowledged: list[Any] = []
-    loads = []
+    patience = time.monotonic() + 60 * wanted.quiet
     with new_database(server, "plackett_bench") as url:
         stage = seed(
             url, tasks=wanted.tasks or 100_000, raters=wanted.raters + 1, words=wanted.words
@@ -65,11 +66,11 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
                 with serving(
                     checkout, url, workers=wanted.workers, log=folder / "app.log"
                 ) as served:
+                    wait_for_quiet(patience)
                     for part, tokens, seconds in (
                         ("all_raters", stage.tokens[:-1], wanted.seconds),
                         ("one_rater", stage.tokens[-1:], wanted.seconds / 3),
                     ):
-                        loads.append(os.getloadavg()[0])
                         times = {"seconds": seconds, "warmup": wanted.warmup, "seed": 1000 * number}
                         run = measure(stage, served, tokens, **times)
                         acknowledged += run.pop("log")["acknowledged"]
@@ -78,7 +79,13 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
         checks = check(url, acknowledged)
     figures: dict[str, Any] = {
         name: {
-            part: middle(runs) | {"runs": [run["cycles_per_second"] for run in runs]}
+            part: middle(runs)
+            | {
+                "runs": [
+                    {each: run[each] for each in ("cycles_per_second", "cores_that_others_used")}
+                    for run in runs
+                ]
+            }
             for part, runs in by_part.items()
         }
         for name, by_part in parts.items()
@@ -101,7 +108,6 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
             for words in run["unexpected"]
         ],
         "checks": checks,
-        "load_before_runs": [round(each, 2) for each in loads],
     }
 
 
@@ -140,10 +146,15 @@ def main() -> int:
     parser.add_argument("--words", type=int, default=100, help="in a candidate [%(default)s]")
     parser.add_argument("--compare", type=Path, action="append", default=[], metavar="CHECKOUT")
     parser.add_argument(
+        "--quiet", type=float, default=0, metavar="MINUTES", help="wait for others' work to end"
+    )
+    parser.add_argument(
         "--scale", action="store_true", help="a million open tasks beside a thousand"
     )
     parser.add_argument("--kill", action="store_true", help="kill -9 and restarts under load")
     wanted = parser.parse_args()
+    if wanted.kill and os.environ.get("DATABASE_URL"):
+        parser.error("--kill restarts the server, so it takes none that DATABASE_URL names")
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="plackett-bench-"))
         folder.chmod(0o755)  # the server's account walks through it

@@ -26,6 +26,7 @@ from bench.stage import CHECKOUT, Served, Stage, new_database, seed, serving, te
 
 SMALL = 1_000
 ROUNDS = 5
+OVERLAP = 10  # so that the small project's tasks are open from the first round to the last
 # Nobody's work may read one of these from end to end.
 LARGE_TABLES = ("tasks", "assignments", "rankings", "comparisons", "candidates", "prompts")
 
@@ -107,7 +108,7 @@ def compare_sizes(
         served: dict[int, Served] = {}
         for size in (SMALL, tasks):
             url = stack.enter_context(new_database(server, f"plackett_bench_{size}"))
-            stages[size] = seed(url, tasks=size, raters=ROUNDS + 2, words=words)
+            stages[size] = seed(url, tasks=size, raters=ROUNDS + 2, words=words, overlap=OVERLAP)
             log = folder / f"app-{size}.log"
             served[size] = stack.enter_context(serving(CHECKOUT, url, workers=1, log=log))
         runs: dict[int, list[dict[str, Any]]] = {size: [] for size in stages}

@@ -89,12 +89,12 @@ def new_database(server: str, name: str) -> Iterator[str]:
             admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-def seed(url: str, *, tasks: int, raters: int, words: int) -> Stage:
+def seed(url: str, *, tasks: int, raters: int, words: int, overlap: int = OVERLAP) -> Stage:
     """A project with that many open tasks and raters, and statistics as autovacuum would have made."""
 
     async def people() -> tuple[uuid.UUID, str, list[str]]:
         async with open_sessions(url) as sessions, sessions() as session:
-            wanted = ProjectIn(slug="bench", name="Bench", overlap=OVERLAP, candidates_per_task=K)
+            wanted = ProjectIn(slug="bench", name="Bench", overlap=overlap, candidates_per_task=K)
             project = await projects.create_project(session, wanted)
             tokens = []
             for number in range(raters):
@@ -120,7 +120,7 @@ def seed(url: str, *, tasks: int, raters: int, words: int) -> Stage:
                 "first": first,
                 "last": first + count - 1,
                 "k": K,
-                "overlap": OVERLAP,
+                "overlap": overlap,
                 "moment": int(time.time() * 1000) - tasks + first,
             }
             connection.execute(TASKS, values)
@@ -220,6 +220,22 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
     own = sum(int(ticks) for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(cpu_seconds(child) for child in children(pid))
+
+
+def machine_cpu_seconds() -> float:
+    """What the whole machine has computed since it started, all its cores together (Linux)."""
+    ticks = [int(each) for each in _read("/proc/stat").split(b"\n", 1)[0].split()[1:8]]
+    idle = sum(ticks[3:5])  # idle and waiting for a disk
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for_quiet(until: float, *, cores: float = 0.2, seconds: float = 3) -> None:
+    """Until the machine has next to nothing to do for some seconds, or the moment (monotonic) is past."""
+    while time.monotonic() < until:
+        before = machine_cpu_seconds()
+        time.sleep(seconds)
+        if machine_cpu_seconds() - before < cores * seconds:
+            return
 
 
 def tell(words: str) -> None:
