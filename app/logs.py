@@ -14,10 +14,14 @@ def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # Tracebacks without the values of variables: those may be passwords and other people's texts, and
+    # to lay out megabytes of them stops everything else for seconds.
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if how == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -30,7 +34,8 @@ def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
     if how == "json":
-        final.append(structlog.processors.dict_tracebacks)
+        plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        final.append(structlog.processors.ExceptionRenderer(plain))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
     )

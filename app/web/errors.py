@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.errors import InvalidInput, NotSignedIn, PlackettError, Unavailable
 from app.web.templates import PageContext, render
@@ -162,6 +163,11 @@ def install_error_handlers(app: FastAPI) -> None:
         if error.connection_invalidated or state.startswith(("57P", "08")):
             return await database_down(request, error)
         return await unexpected(request, error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        # Nobody is left to answer: a closed tab, a lost line. Nothing of it was stored.
+        return Response(status_code=499)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:

@@ -1,0 +1,44 @@
+"""What goes wrong outside is answered as what it is."""
+
+import logging
+import uuid
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+
+async def test_a_browser_that_hangs_up_in_the_middle_is_no_fault_of_ours(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[dict[str, Any]] = []
+    came = iter(
+        [
+            {"type": "http.request", "body": b"email=a", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> dict[str, Any]:
+        return next(came)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    address = f"/rate/assignments/{uuid.uuid4()}"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": address,
+        "raw_path": address.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/x-www-form-urlencoded")],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+    with caplog.at_level(logging.ERROR):
+        await app(scope, receive, send)
+    assert sent[0]["status"] == 499
+    assert caplog.records == []
