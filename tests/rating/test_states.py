@@ -364,7 +364,7 @@ def test_whatever_raters_do_the_table_of_states_holds(
     run_state_machine_as_test(
         day_of_raters(*on_the_database),
         settings=settings(
-            max_examples=30,
+            max_examples=60,
             stateful_step_count=25,
             deadline=None,
             database=None,  # how a race came out does not come back with its numbers
