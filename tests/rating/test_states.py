@@ -364,10 +364,36 @@ def test_whatever_raters_do_the_table_of_states_holds(
     run_state_machine_as_test(
         day_of_raters(*on_the_database),
         settings=settings(
-            max_examples=40,
+            max_examples=60,
             stateful_step_count=25,
             deadline=None,
             database=None,  # how a race came out does not come back with its numbers
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
+
+
+def test_all_windows_of_a_rater_are_given_the_last_task(
+    on_the_database: tuple[asyncio.Runner, SessionMaker],
+) -> None:
+    runner, sessions = on_the_database
+
+    async def windows() -> None:
+        for _ in range(8):
+            async with sessions() as session:
+                project = await create_project(session)
+                await create_tasks(session, project)
+                rater = await create_user(session)
+                await session.commit()
+
+            async def lease(project: Project = project, rater: User = rater) -> uuid.UUID | None:
+                async with sessions() as session:
+                    found = await service.lease_next_task(session, project, rater)
+                    await session.commit()
+                    return found and found.assignment_id
+
+            given = await asyncio.gather(*(lease() for _ in range(6)))
+            assert len(set(given)) == 1
+            assert given[0] is not None
+
+    runner.run(windows())
