@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from starlette.datastructures import FormData
 
 from app.accounts.guards import Rater, Session
 from app.accounts.models import User
@@ -18,18 +17,16 @@ from app.projects.queries import get_guideline
 from app.projects.service import get_project
 from app.rating import history, qualification, queries, service
 from app.rating.difference import mark_differences
+from app.rating.forms import list_skip_reasons, list_words, read_form
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
 from app.rating.models import Assignment
-from app.rating.schemas import Feedback, Lease, OwnRanking, RankingIn, RankingOut
-from app.web.errors import from_pydantic
+from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
 from app.web.language import gettext as _
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
-RANKS = frozenset("123456789")
-PREFERENCES = frozenset(("3", "2", "1", "0", "-1", "-2", "-3"))
 LONGEST_COMPARED = 100_000  # characters
 
 
@@ -348,105 +345,3 @@ async def _task_page(
 
 def _wants_json(request: Request) -> bool:
     return request.headers.get("accept", "").startswith("application/json")
-
-
-def list_skip_reasons() -> list[str]:
-    """Why a rater may give a task back, in their language."""
-    return [
-        _("I cannot judge this subject"),
-        _("It is not in a language that I read"),
-        _("The responses cannot be compared"),
-        _("It disturbs me"),
-    ]
-
-
-def list_words() -> dict[str, str]:
-    """What the ranking page's script says, in the rater's language; {…} is filled in there."""
-    return {
-        "place": _("{letter} is now in place {place}"),
-        "tied": _("{letter} is now in place {place}, tied with {others}"),
-        "unplaced": _("{letter} has no place now"),
-        "to_go": _("{count} to go"),
-        "all_placed": _("Every response has a place; Enter submits"),
-        "response": _("Response {letter}, place {place}"),
-        "response_unplaced": _("Response {letter}, no place yet"),
-        "incomplete": _("Every response needs a place before you submit"),
-        "no_preference": _("Choose how the two compare before you submit"),
-        "only_places": _("There are only {count} places"),
-        "nothing_to_undo": _("Nothing to undo"),
-        "nothing_placed": _("Nothing placed yet"),
-        "show_all": _("Show all"),
-        "fold": _("Fold"),
-        "saved": _("Draft saved"),
-        "kept_here": _("Draft kept in this browser"),
-        "sending": _("Sending …"),
-        "stored": _("Stored"),
-        "change": _("Change it"),
-        "next_task": _("Next task, {count} responses."),
-        "nothing_left": _("Nothing is left."),
-        "waiting_line": _("No connection. {count} to send as soon as it is back; nothing is lost."),
-        "signed_out": _("You are signed out. Sign in, and what waits here is sent."),
-        "refused": _("Not stored: {reason}"),
-        "look": _("Look at it"),
-        "back_to_it": _("Go back to it"),
-        "best_first": _("Give a response the first place before you start from it"),
-        "session": _("{count} in {time}"),
-        "pause": _(
-            "You have been at it for {minutes} minutes. A few minutes away keep your eye fresh."
-        ),
-        "dismiss": _("Go on"),
-    }
-
-
-def read_form(form: FormData) -> RankingIn:
-    """The ranking in a form: rank-ID or pair and preference, axis-NAME(-ID), flags, texts, seconds.
-
-    Raises InvalidInput for a card without a rank, or anything that is no number.
-    """
-    ranks: dict[str, Any] = {}
-    axes: dict[str, Any] = {}
-    for name, value in form.items():
-        if name.startswith("rank-"):
-            # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
-            if value not in RANKS:
-                raise InvalidInput(
-                    _("Every response needs a place before you submit"), place="ranks"
-                )
-            ranks[name.removeprefix("rank-")] = int(str(value))
-        elif name.startswith("axis-") and value != "":
-            axes[name.removeprefix("axis-")] = value
-        elif name.startswith("each-") and value != "":
-            axis, _sep, candidate = name.removeprefix("each-").partition(":")
-            axes.setdefault(axis, {})[candidate] = value
-    strength = None
-    if "pair" in form:
-        ranks, strength = read_preference(form)
-    used = sorted(set(ranks.values()))
-    with from_pydantic():
-        return RankingIn.model_validate(
-            {
-                # Places without a gap: 1, 3, 3 is 1, 2, 2.
-                "ranks": {each: used.index(rank) + 1 for each, rank in ranks.items()},
-                "strength": strength,
-                "axes": axes,
-                "flags": [str(flag) for flag in form.getlist("flags")],
-                "rationale": _text(form.get("rationale")),
-                "rewrite": _text(form.get("rewrite")),
-                "seconds": form.get("seconds") or None,
-            }
-        )
-
-
-def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
-    """(ranks, strength) of two candidates from 3 (the first is much better) to -3 (the second is)."""
-    pair, given = [str(each) for each in form.getlist("pair")], form.get("preference")
-    if len(pair) != 2 or given not in PREFERENCES:
-        raise InvalidInput(_("Choose how the two compare before you submit"), place="ranks")
-    preference = int(str(given))
-    first, second = (1, 2) if preference > 0 else (2, 1) if preference < 0 else (1, 1)
-    return {pair[0]: first, pair[1]: second}, abs(preference) or None
-
-
-def _text(value: Any) -> str | None:
-    # Browsers send CRLF for a line's end.
-    return str(value).replace("\r\n", "\n").strip() or None if value else None

@@ -1,0 +1,115 @@
+"""What the ranking page says in the rater's language, and what its form says back."""
+
+from typing import Any
+
+from starlette.datastructures import FormData
+
+from app.errors import InvalidInput
+from app.rating.schemas import RankingIn
+from app.web.errors import from_pydantic
+from app.web.language import gettext as _
+
+RANKS = frozenset("123456789")
+PREFERENCES = frozenset(("3", "2", "1", "0", "-1", "-2", "-3"))
+
+
+def list_skip_reasons() -> list[str]:
+    """Why a rater may give a task back, in their language."""
+    return [
+        _("I cannot judge this subject"),
+        _("It is not in a language that I read"),
+        _("The responses cannot be compared"),
+        _("It disturbs me"),
+    ]
+
+
+def list_words() -> dict[str, str]:
+    """What the ranking page's script says, in the rater's language; {…} is filled in there."""
+    return {
+        "place": _("{letter} is now in place {place}"),
+        "tied": _("{letter} is now in place {place}, tied with {others}"),
+        "unplaced": _("{letter} has no place now"),
+        "to_go": _("{count} to go"),
+        "all_placed": _("Every response has a place; Enter submits"),
+        "response": _("Response {letter}, place {place}"),
+        "response_unplaced": _("Response {letter}, no place yet"),
+        "incomplete": _("Every response needs a place before you submit"),
+        "no_preference": _("Choose how the two compare before you submit"),
+        "only_places": _("There are only {count} places"),
+        "nothing_to_undo": _("Nothing to undo"),
+        "nothing_placed": _("Nothing placed yet"),
+        "show_all": _("Show all"),
+        "fold": _("Fold"),
+        "saved": _("Draft saved"),
+        "kept_here": _("Draft kept in this browser"),
+        "sending": _("Sending …"),
+        "stored": _("Stored"),
+        "change": _("Change it"),
+        "next_task": _("Next task, {count} responses."),
+        "nothing_left": _("Nothing is left."),
+        "waiting_line": _("No connection. {count} to send as soon as it is back; nothing is lost."),
+        "signed_out": _("You are signed out. Sign in, and what waits here is sent."),
+        "refused": _("Not stored: {reason}"),
+        "look": _("Look at it"),
+        "back_to_it": _("Go back to it"),
+        "best_first": _("Give a response the first place before you start from it"),
+        "session": _("{count} in {time}"),
+        "pause": _(
+            "You have been at it for {minutes} minutes. A few minutes away keep your eye fresh."
+        ),
+        "dismiss": _("Go on"),
+    }
+
+
+def read_form(form: FormData) -> RankingIn:
+    """The ranking in a form: rank-ID or pair and preference, axis-NAME(-ID), flags, texts, seconds.
+
+    Raises InvalidInput for a card without a rank, or anything that is no number.
+    """
+    ranks: dict[str, Any] = {}
+    axes: dict[str, Any] = {}
+    for name, value in form.items():
+        if name.startswith("rank-"):
+            # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
+            if value not in RANKS:
+                raise InvalidInput(
+                    _("Every response needs a place before you submit"), place="ranks"
+                )
+            ranks[name.removeprefix("rank-")] = int(str(value))
+        elif name.startswith("axis-") and value != "":
+            axes[name.removeprefix("axis-")] = value
+        elif name.startswith("each-") and value != "":
+            axis, _sep, candidate = name.removeprefix("each-").partition(":")
+            axes.setdefault(axis, {})[candidate] = value
+    strength = None
+    if "pair" in form:
+        ranks, strength = read_preference(form)
+    used = sorted(set(ranks.values()))
+    with from_pydantic():
+        return RankingIn.model_validate(
+            {
+                # Places without a gap: 1, 3, 3 is 1, 2, 2.
+                "ranks": {each: used.index(rank) + 1 for each, rank in ranks.items()},
+                "strength": strength,
+                "axes": axes,
+                "flags": [str(flag) for flag in form.getlist("flags")],
+                "rationale": _text(form.get("rationale")),
+                "rewrite": _text(form.get("rewrite")),
+                "seconds": form.get("seconds") or None,
+            }
+        )
+
+
+def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
+    """(ranks, strength) of two candidates from 3 (the first is much better) to -3 (the second is)."""
+    pair, given = [str(each) for each in form.getlist("pair")], form.get("preference")
+    if len(pair) != 2 or given not in PREFERENCES:
+        raise InvalidInput(_("Choose how the two compare before you submit"), place="ranks")
+    preference = int(str(given))
+    first, second = (1, 2) if preference > 0 else (2, 1) if preference < 0 else (1, 1)
+    return {pair[0]: first, pair[1]: second}, abs(preference) or None
+
+
+def _text(value: Any) -> str | None:
+    # Browsers send CRLF for a line's end.
+    return str(value).replace("\r\n", "\n").strip() or None if value else None
