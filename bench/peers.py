@@ -88,7 +88,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     from trainer import dpo, reward
     from trainer.data import read_rankings
     from trainer.models import Encoder, load_policy, load_reward_model, load_tokenizer
-    from trainer.runs import batches, linear_to_zero, take_step
+    from trainer.runs import Batches, linear_to_zero, take_step
     from trainer.stages import DPOConfig
 
     torch.set_num_threads(job["threads"])
@@ -122,9 +122,10 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=job["lr"], eps=1e-5, weight_decay=0.0)
     losses, tokens = [], 0
+    order = Batches(len(rows), job["batch_size"], seed=0, lengths=lengths)
     started = time.perf_counter()
     for step in range(1, job["steps"] + 1):
-        chosen = batches(len(rows), job["batch_size"], seed=0, step=step)
+        chosen = order(step)
         loss = loss_of([rows[index] for index in chosen])
         rate = job["lr"] * linear_to_zero(step, job["steps"])
         take_step(model, optimizer, loss, lr=rate, longest=1.0)

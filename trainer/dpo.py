@@ -33,7 +33,7 @@ from trainer.models import (
     save_model,
 )
 from trainer.report import write_report
-from trainer.runs import Run, batches, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
 from trainer.stages import DPOConfig
 
 # As many pairs are looked at along the way; the end is measured on all of them.
@@ -79,13 +79,17 @@ def main(config: DPOConfig) -> dict[str, Any]:
         "lr": lr,
         "window": encoder.max_length,
     }
+    lengths = [
+        max(len(each.chosen[1]), len(each.rejected[1])) + len(each.chosen[0]) for each in train
+    ]
+    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
     with Run("dpo", config, facts) as run:
         state = run.open(total)
         if state:
             policy.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
         for step in run.steps():
-            chosen = batches(len(train), config.batch_size, seed=config.seed, step=step)
+            chosen = order(step)
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
             loss, accuracy, margin = batch_loss(policy, [train[i] for i in chosen], pad, config)
             norm = take_step(policy, optimizer, loss, lr=rate, longest=config.max_grad_norm)

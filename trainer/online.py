@@ -38,7 +38,7 @@ from trainer.models import (
 from trainer.report import Sample, write_report
 from trainer.reward import wilson
 from trainer.rollout import Rollout, decode, sample
-from trainer.runs import Run, batches, hash_model_files, linear_to_zero
+from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
 from trainer.stages import OnlineConfig
 
 HELD_OUT_PROMPTS = 64
@@ -311,9 +311,9 @@ def train(trainer: Online[Any], run: Run, prompts: Sequence[Messages], prompts_a
     config = trainer.config
     if trainer.ended_by_kl:  # resumed where it had ended
         return
+    order = Batches(len(prompts), prompts_a_step, seed=config.seed)
     for step in run.steps():
-        chosen = batches(len(prompts), prompts_a_step, seed=config.seed, step=step)
-        figures = trainer.update([prompts[index] for index in chosen], step, run.total_steps)
+        figures = trainer.update([prompts[index] for index in order(step)], step, run.total_steps)
         run.log(step, **figures)
         trainer.ended_by_kl = config.kl_stop is not None and figures["kl"] > config.kl_stop
         if run.wants_checkpoint(step) or trainer.ended_by_kl:

@@ -39,7 +39,7 @@ from trainer.models import (
     sequence_rewards,
 )
 from trainer.report import write_report
-from trainer.runs import Run, batches, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
 from trainer.stages import RewardConfig
 
 # As many rankings are looked at along the way; the end is measured on all of them.
@@ -73,13 +73,15 @@ def main(config: RewardConfig) -> dict[str, Any]:
         "window": encoder.max_length,
     }
     pad = tokenizer.pad_token_id
+    lengths = [max(map(len, rows)) for rows, _, _ in train]
+    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
     with Run("reward", config, facts) as run:
         state = run.open(total)
         if state:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
         for step in run.steps():
-            chosen = batches(len(train), config.batch_size, seed=config.seed, step=step)
+            chosen = order(step)
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
             loss, accuracy = batch_loss(model, [train[index] for index in chosen], pad)
             norm = take_step(model, optimizer, loss, lr=rate, longest=config.max_grad_norm)

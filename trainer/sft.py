@@ -29,7 +29,7 @@ from trainer.models import (
     save_model,
 )
 from trainer.report import write_report
-from trainer.runs import Run, batches, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
 from trainer.stages import SFTConfig
 
 # As many examples are looked at along the way; the end is measured on all of them.
@@ -61,13 +61,15 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "lr": lr,
         "window": encoder.max_length,
     }
+    lengths = [len(prompt) + len(response) for prompt, response in train]
+    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
     with Run("sft", config, facts) as run:
         state = run.open(total)
         if state:
             policy.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
         for step in run.steps():
-            chosen = batches(len(train), config.batch_size, seed=config.seed, step=step)
+            chosen = order(step)
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
             loss = batch_loss(policy, [train[index] for index in chosen], pad)
             norm = take_step(policy, optimizer, loss, lr=rate, longest=config.max_grad_norm)

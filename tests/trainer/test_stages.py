@@ -1,5 +1,6 @@
 """The stages through the real transformers code, on models small enough to watch."""
 
+import itertools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from trainer import dpo, evaluate, generate, models, ppo, reward, rloo, sft, sta
 from trainer.data import read_rankings, split_transcripts
 from trainer.errors import TrainerError, UsageError
 from trainer.rollout import sample
+from trainer.runs import Batches
 
 CPU = torch.device("cpu")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -499,3 +501,35 @@ def test_transcripts_part_at_their_last_common_human_turn() -> None:
     messages, chosen, rejected = split_transcripts(f"{start} Because.", f"{start} No idea.")
     assert [each["content"] for each in messages] == ["Hi", "Hello", "Why?"]
     assert (chosen, rejected) == ("Because.", "No idea.")
+
+
+@pytest.mark.parametrize("by_length", [False, True])
+@pytest.mark.parametrize(("count", "size"), [(37, 8), (64, 8), (5, 8), (1, 3)])
+def test_batches_hold_every_example_once_an_epoch_in_a_fresh_order(
+    count: int, size: int, by_length: bool
+) -> None:
+    lengths = [(7 * n) % 23 for n in range(count)] if by_length else None
+    order = Batches(count, size, seed=1, lengths=lengths)
+    steps = 6 * count
+    seen = [example for step in range(1, steps + 1) for example in order(step)]
+    epochs = [seen[start : start + count] for start in range(0, len(seen), count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs[:-1])
+    assert count < 5 or len({tuple(epoch) for epoch in epochs[:4]}) == 4
+    # A resumed run asks for a late step first.
+    assert Batches(count, size, seed=1, lengths=lengths)(steps) == order(steps)
+
+
+def test_batches_by_length_leave_little_padding_and_come_in_no_order_of_length() -> None:
+    stream = torch.Generator().manual_seed(0)
+    lengths = torch.randint(20, 200, (512,), generator=stream).tolist()
+
+    def padding(order: Batches) -> float:
+        batches = [[lengths[index] for index in order(step)] for step in range(1, 33)]
+        return 1 - sum(map(sum, batches)) / sum(max(each) * len(each) for each in batches)
+
+    plain = padding(Batches(512, 16, seed=0))
+    sorted_ = Batches(512, 16, seed=0, lengths=lengths)
+    assert padding(sorted_) < plain / 4
+    means = [sum(lengths[index] for index in sorted_(step)) / 16 for step in range(1, 33)]
+    rises = sum(one < other for one, other in itertools.pairwise(means))
+    assert 8 < rises < 24
