@@ -27,7 +27,7 @@ import torch
 
 from trainer import reward
 from trainer.data import Data, Ranking, read_rankings
-from trainer.reward import figures_of
+from trainer.judging import figures_of, wilson
 from trainer.tiny import TEMPLATE
 
 WORD = re.compile(r"[a-z']+")
@@ -150,7 +150,7 @@ def main() -> None:
                 {
                     "seed": seed,
                     "accuracy": accuracy,
-                    "accuracy_interval": reward.wilson(accuracy, pairs),
+                    "accuracy_interval": wilson(accuracy, pairs),
                     "seconds": round(time.perf_counter() - started, 1),
                 }
             )

@@ -56,7 +56,8 @@ def run_stage(stage: str, argv: list[str]) -> int:
     kind, example = CONFIGS[stage]
     config: object = parse(kind, argv, stage=stage, example=f"python -m trainer {stage} {example}")
     result = importlib.import_module(f"trainer.{stage}").main(config)
-    print(json.dumps(result))  # noqa: T201 - the interface
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+        print(json.dumps(result))  # noqa: T201 - the interface
     return 0
 
 

@@ -39,15 +39,23 @@ class TrainingConfig:
     device: str = flag("auto", "auto, cpu or cuda")
     resume: bool = flag(False, "go on from the newest checkpoint in --out")
     checkpoint_every: int = flag(50, "updates between checkpoints")
+    dtype: str = flag("float32", "float32, or bfloat16 for matrix products (weights stay float32)")
+    gradient_checkpointing: bool = flag(False, "compute activations twice instead of keeping them")
+    lora_rank: int = flag(0, "train low-rank adapters of this rank; 0 trains all weights")
+    lora_alpha: float | None = flag(None, "scale of the adapters [default: their rank]")
+    shard: bool = flag(False, "divide the weights among the processes (FSDP)")
+    trackers: str = flag("", "also report to these, by comma: tensorboard, wandb, mlflow …")
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes, naming the flag."""
         refuse_infinite(self)
         refuse_below(self, 1, "steps", "batch_size", "checkpoint_every")
         refuse_below(self, 8, "max_length")
-        refuse_below(self, 0, "seed")
-        refuse_not_above(self, 0, "epochs", "lr")
+        refuse_below(self, 0, "seed", "lora_rank")
+        refuse_not_above(self, 0, "epochs", "lr", "lora_alpha")
         refuse_device(self.device)
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UsageError(f"--dtype must be float32 or bfloat16, not {self.dtype!r}")
 
 
 def refuse_below(config: object, least: float, *names: str) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from trainer.errors import TrainerError
 
@@ -32,6 +32,9 @@ class Ranking:
     weight: float = 1.0
     rater: str = ""
     policies: tuple[str | None, ...] = ()
+    strength: float | None = None  # of a pair: how much better the better one is
+    # Scores of each candidate on the project's axes, where raters gave one for each.
+    axes: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,13 @@ def _rankings_of(row: Mapping[str, Any]) -> list[Ranking]:
         weight = _number(row, "weight", 1.0)
         return [
             Ranking(
-                messages, [chosen, rejected], [1, 2], weight, str(row.get("rater", "")), policies
+                messages,
+                [chosen, rejected],
+                [1, 2],
+                weight,
+                str(row.get("rater", "")),
+                policies,
+                strength=_number(row, "margin", None),
             )
         ]
     if "rankings" in row:
@@ -234,9 +243,33 @@ def _rankings_of_export(row: Mapping[str, Any]) -> list[Ranking]:
         ranks = _ranks([given[name] for name in names], len(names))
         weight = _number(ranking, "weight", 1.0)
         found.append(
-            Ranking(messages, texts, ranks, weight, str(ranking.get("rater", "")), policies)
+            Ranking(
+                messages,
+                texts,
+                ranks,
+                weight,
+                str(ranking.get("rater", "")),
+                policies,
+                strength=_number(ranking, "strength", None) if len(names) == 2 else None,
+                axes=_axes(ranking.get("axes"), names),
+            )
         )
     return found
+
+
+def _axes(value: Any, names: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+    """Scores by candidate. A score of the best one alone orders nothing, and is left out."""
+    given = value if isinstance(value, dict) else {}
+    return {
+        str(axis): tuple(_score(scores.get(name)) for name in names)
+        for axis, scores in given.items()
+        if isinstance(scores, dict)
+    }
+
+
+def _score(value: Any) -> float | None:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain else None
 
 
 def _demonstrations_of(row: Mapping[str, Any]) -> list[Demonstration]:
@@ -381,7 +414,15 @@ def _ranks(values: Any, count: int) -> list[int]:
     return list(values)
 
 
-def _number(row: Mapping[str, Any], name: str, default: float) -> float:
+@overload
+def _number(row: Mapping[str, Any], name: str, default: float) -> float: ...
+
+
+@overload
+def _number(row: Mapping[str, Any], name: str, default: None) -> float | None: ...
+
+
+def _number(row: Mapping[str, Any], name: str, default: float | None) -> float | None:
     value = row.get(name)
     if value is None:
         return default

@@ -8,9 +8,8 @@ wrong label (conservative DPO); `--loss ipo` is Azar et al. 2023's squared loss 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,9 @@ from torch import Tensor
 
 from trainer.config import default_lr
 from trainer.data import Ranking, read_rankings
+from trainer.ending import finish
 from trainer.errors import TrainerError
+from trainer.learner import Learner, Sums, equip
 from trainer.losses import dpo, ipo
 from trainer.models import (
     Encoder,
@@ -28,13 +29,12 @@ from trainer.models import (
     load_policy,
     load_tokenizer,
     make_repeatable,
-    response_logprobs,
     same_tokens,
-    save_model,
 )
-from trainer.report import write_report
-from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.processes import Processes
+from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
 from trainer.stages import DPOConfig
+from trainer.trees import Tree, plant, response_sums
 
 # As many pairs are looked at along the way; the end is measured on all of them.
 VALIDATION_PAIRS = 256
@@ -54,14 +54,18 @@ class Pair:
 
 def main(config: DPOConfig) -> dict[str, Any]:
     """Train; the result is also in result.json."""
-    device = choose_device(config.device)
-    make_repeatable(config.seed, device)
+    processes = Processes(choose_device(config.device))
+    make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
-    policy = load_policy(config.model, tokenizer, device)
+
+    def load(path: str = config.model) -> Any:
+        return load_policy(path, tokenizer, processes.device)
+
+    policy = load()
     if config.reference and not same_tokens(tokenizer, load_tokenizer(config.reference)):
         raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
-    reference = load_policy(config.reference or config.model, tokenizer, device)
+    reference = equip(load(config.reference or config.model), config, processes, learns=False)
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy, reference))
     pad = tokenizer.pad_token_id
     train = with_reference(reference, to_pairs(encoder, data["train"]), pad)
@@ -71,7 +75,6 @@ def main(config: DPOConfig) -> dict[str, Any]:
         raise TrainerError(f"{config.data}: has no comparisons to train on")
     lr = config.lr or default_lr(1e-6, 6.9e9, count_parameters(policy))
     total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, eps=1e-5, weight_decay=0.0)
     facts = {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
@@ -79,44 +82,46 @@ def main(config: DPOConfig) -> dict[str, Any]:
         "lr": lr,
         "window": encoder.max_length,
     }
-    lengths = [
-        max(len(each.chosen[1]), len(each.rejected[1])) + len(each.chosen[0]) for each in train
-    ]
-    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
-    with Run("dpo", config, facts) as run:
-        state = run.open(total)
-        if state:
-            policy.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+    learner: Learner[Pair] = Learner(
+        policy,
+        config,
+        processes,
+        lr=lr,
+        loss_of=lambda model, pairs: summed_loss(model, pairs, pad, config),
+        weight_of=lambda pair: pair.weight,
+    )
+    order = Batches(
+        len(train), config.batch_size, seed=config.seed, lengths=[*map(count_tokens, train)]
+    )
+    with Run("dpo", config, facts, processes) as run:
+        learner.load_state(run.open(total))
         for step in run.steps():
-            chosen = order(step)
+            if learner.has_enough:
+                break
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            loss, accuracy, margin = batch_loss(policy, [train[i] for i in chosen], pad, config)
-            norm = take_step(policy, optimizer, loss, lr=rate, longest=config.max_grad_norm)
-            figures = {
-                "loss": loss.item(),
-                "accuracy": accuracy,
-                "margin": margin,
-                "lr": rate,
-                "grad_norm": norm,
-            }
-            if held_out and is_due(step, config.validate_every, total):
+            figures = learner.step([train[index] for index in order(step)], lr=rate)
+            if held_out and learner.looks(step, total):
                 seen = measure(policy, held_out[:VALIDATION_PAIRS], pad, config)
                 figures["validation_loss"] = seen["loss"]
                 figures["validation_accuracy"] = seen["accuracy"]
+                learner.note(step, seen["loss"])
             run.log(step, **figures)
-            if run.wants_checkpoint(step):
-                saved = {"model": policy.state_dict(), "optimizer": optimizer.state_dict()}
-                run.save_checkpoint(step, saved)
-        result: dict[str, Any] = {"stage": "dpo", "steps": total, "train_pairs": len(train)}
+            if run.wants_checkpoint(step, learner.has_enough):
+                run.save_checkpoint(step, learner.state())
+        result: dict[str, Any] = {
+            "stage": "dpo",
+            "steps": run.last_step,
+            **learner.take_best(),
+            "train_pairs": len(train),
+        }
         if held_out:
             result["validation"] = measure(policy, held_out, pad, config)
         result["left_out"] = {**data.left_out, **encoder.cut}
-        save_model(policy, tokenizer, Path(config.out) / "model")
-        write_report(
-            Path(config.out) / "report.html",
+        finish(
+            run,
             title="DPO",
-            run=run,
+            model=learner.whole_model(load),
+            tokenizer=tokenizer,
             curves=[
                 ("loss", ["loss", "validation_loss"]),
                 ("accuracy", ["accuracy", "validation_accuracy"]),
@@ -124,7 +129,6 @@ def main(config: DPOConfig) -> dict[str, Any]:
             ],
             result=result,
         )
-        run.finish(result)
     return result
 
 
@@ -142,57 +146,71 @@ def to_pairs(encoder: Encoder, rankings: Sequence[Ranking]) -> list[Pair]:
     return pairs
 
 
-def sequence_logprobs(policy: Any, sides: Sequence[Side], pad: int) -> tuple[Tensor, Tensor]:
-    """(B,) summed log-probabilities of the responses, and (B,) how many tokens each has."""
-    logprobs, mask = response_logprobs(policy, sides, pad)
-    return logprobs.sum(-1), mask.sum(-1)
+def to_trees(pair: Pair) -> list[Tree]:
+    """Both sides, under one prompt where the prompt was not cut differently for them."""
+    (prompt, chosen), (other, rejected) = pair.chosen, pair.rejected
+    if prompt == other:
+        return [(prompt, [chosen, rejected])]
+    return [(prompt, [chosen]), (other, [rejected])]
+
+
+def count_tokens(pair: Pair) -> int:
+    """How long the pair's row is."""
+    return len(pair.chosen[0]) + len(pair.chosen[1]) + len(pair.rejected[1])
+
+
+def pair_sums(policy: Any, pairs: Sequence[Pair], pad: int) -> tuple[Tensor, Tensor]:
+    """(B, 2) summed log-probabilities of chosen and rejected, and (B, 2) how many tokens each has."""
+    forest = plant([tree for pair in pairs for tree in to_trees(pair)], policy, pad)
+    sums, lengths = response_sums(policy, forest)
+    return sums.view(-1, 2), lengths.view(-1, 2)
 
 
 def with_reference(
-    reference: Any, pairs: Sequence[Pair], pad: int, *, batch_size: int = 32
+    reference: Any, pairs: Sequence[Pair], pad: int, *, batch_size: int = 16
 ) -> list[Pair]:
     """The pairs with the reference's log-probabilities."""
-    found = []
+    found = list(pairs)
+    order = sorted(range(len(pairs)), key=lambda index: count_tokens(pairs[index]))
     with torch.no_grad():
-        for start in range(0, len(pairs), batch_size):
-            some = pairs[start : start + batch_size]
-            sides = [pair.chosen for pair in some] + [pair.rejected for pair in some]
-            both = sequence_logprobs(reference, sides, pad)[0].tolist()
-            for place, pair in enumerate(some):
-                values = (both[place], both[place + len(some)])
-                found.append(Pair(pair.chosen, pair.rejected, pair.weight, values))
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            sums, _ = pair_sums(reference, [pairs[index] for index in some], pad)
+            for index, (chosen, rejected) in zip(some, sums.tolist(), strict=True):
+                found[index] = replace(pairs[index], reference=(chosen, rejected))
     return found
 
 
-def batch_loss(
+def summed_loss(
     policy: Any, pairs: Sequence[Pair], pad: int, config: DPOConfig
-) -> tuple[Tensor, float, float]:
-    """(weighted mean loss, share of pairs put right, mean margin) of a batch, in one forward pass."""
-    sides = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    sums, lengths = sequence_logprobs(policy, sides, pad)
+) -> tuple[Tensor, Sums]:
+    """The weighted losses of some pairs, added up, with accuracy and margin, in one forward pass."""
+    sums, lengths = pair_sums(policy, pairs, pad)
     reference = sums.new_tensor([pair.reference for pair in pairs])
-    ratios = sums - reference.T.flatten()  # (2 B,) log of policy over reference, chosen first
-    chosen, rejected = ratios.chunk(2)
+    ratios = sums - reference  # (B, 2) log of policy over reference
+    chosen, rejected = ratios.unbind(-1)
     if config.loss == "ipo":
-        losses = ipo(*(ratios / lengths).chunk(2), beta=config.beta)
+        losses = ipo(*(ratios / lengths).unbind(-1), beta=config.beta)
     else:
         losses = dpo(chosen, rejected, beta=config.beta, smoothing=config.label_smoothing)
     weights = sums.new_tensor([pair.weight for pair in pairs])
     margin = config.beta * (chosen - rejected).detach()
-    loss = (losses * weights).sum() / weights.sum().clamp(min=1e-8)
     right = (margin > 0).float() + 0.5 * (margin == 0).float()
-    return loss, float(right.mean()), float(margin.mean())
+    count = float(len(pairs))
+    figures = {"accuracy": (float(right.sum()), count), "margin": (float(margin.sum()), count)}
+    return (losses * weights).sum(), figures
 
 
 def measure(
-    policy: Any, pairs: Sequence[Pair], pad: int, config: DPOConfig, *, batch_size: int = 32
+    policy: Any, pairs: Sequence[Pair], pad: int, config: DPOConfig, *, batch_size: int = 16
 ) -> dict[str, float]:
-    """The loss and the implicit reward's accuracy on pairs that are not trained on."""
+    """The weighted mean loss and the implicit reward's accuracy on pairs that are not trained on."""
     loss = right = 0.0
+    order = sorted(pairs, key=count_tokens)
     with torch.no_grad():
-        for start in range(0, len(pairs), batch_size):
-            some = pairs[start : start + batch_size]
-            lost, accuracy, _ = batch_loss(policy, some, pad, config)
-            loss += lost.item() * len(some)
-            right += accuracy * len(some)
-    return {"pairs": len(pairs), "loss": loss / len(pairs), "accuracy": right / len(pairs)}
+        for start in range(0, len(order), batch_size):
+            lost, figures = summed_loss(policy, order[start : start + batch_size], pad, config)
+            loss += lost.item()
+            right += figures["accuracy"][0]
+    weight = max(sum(pair.weight for pair in pairs), 1e-8)
+    return {"pairs": len(pairs), "loss": loss / weight, "accuracy": right / len(pairs)}

@@ -3,6 +3,10 @@
     python -m trainer evaluate --reward RUN/model --data FILE
     python -m trainer evaluate --policy P --against Q --reward RUN/model --data PROMPTS
 
+Figures of a reward model come with slices (rater, policies, length, axis), calibration, and what people
+reach among themselves where several judged the same pair. Several reward models, with commas between, are
+judged as an ensemble: the mean of their rewards, and how far they disagree.
+
 With `--best-of N` the policy draws N responses to each prompt and the reward model's favourite is taken;
 `best_of_kl`, log N - (N - 1) / N, bounds how far that is from the policy, in nats.
 
@@ -13,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from trainer.data import SPLITS, Data, Messages, read_prompts, read_rankings
+from trainer.data import SPLITS, Data, Messages, Ranking, read_prompts, read_rankings
 from trainer.errors import TrainerError
+from trainer.judging import gaps_of, right, strict_pairs, wilson
 from trainer.losses import best_of_n_kl, kl_estimates, token_logprobs
 from trainer.models import (
     Encoder,
@@ -30,10 +36,14 @@ from trainer.models import (
     same_tokens,
     score_texts,
 )
-from trainer.reward import encode, measure, wilson
+from trainer.reward import describe, encode, rewards_on
 from trainer.rollout import Rollout, decode, sample
 from trainer.runs import write_json
+from trainer.scoring import combine, paths_of
 from trainer.stages import EvaluateConfig
+from trainer.trees import explore
+
+Judge = tuple[Any, Encoder]  # a reward model, and how it reads
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
@@ -48,22 +58,51 @@ def work_out(config: EvaluateConfig) -> dict[str, Any]:
     """The figures of the form that the flags ask for."""
     device = choose_device(config.device)
     make_repeatable(config.seed, device)
-    tokenizer = load_tokenizer(config.reward)
-    model = load_scorer(config.reward, tokenizer, device)
-    encoder = Encoder(tokenizer, fit_window(config.max_length, model))
-    if config.policy is None:
-        rankings = rows_of(read_rankings(config.data), config.data)
-        figures = measure(
-            model,
-            [encode(encoder, each) for each in rankings],
-            tokenizer.pad_token_id,
-            batch_size=max(1, config.batch_size // 4),
-        )
-        if not figures["pairs"]:
-            raise TrainerError(f"{config.data}: has no pair of which one is preferred")
-        return figures | ({"cut": encoder.cut} if encoder.cut else {})
-    prompts = [each.messages for each in rows_of(read_prompts(config.data), config.data)]
-    return compare(config, model, encoder, prompts, device)
+    judges = [load_judge(path, config, device) for path in paths_of(config.reward)]
+    if config.policy is not None:
+        prompts = [each.messages for each in rows_of(read_prompts(config.data), config.data)]
+        return compare(config, judges, prompts, device)
+    rankings = rows_of(read_rankings(config.data), config.data)
+    size = max(1, config.batch_size // 4)
+    members = []
+    for model, encoder in judges:
+        examples = [encode(encoder, each) for each in rankings]
+        pad = encoder.tokenizer.pad_token_id
+        members.append(rewards_on(model, examples, pad, batch_size=size))
+    figures = describe(rankings, [torch.stack(each).mean(0) for each in zip(*members, strict=True)])
+    if not figures["pairs"]:
+        raise TrainerError(f"{config.data}: has no pair of which one is preferred")
+    if len(members) > 1:
+        figures["ensemble"] = disagreement(rankings, members)
+    cut = judges[0][1].cut
+    return figures | ({"cut": cut} if cut else {})
+
+
+def load_judge(path: str, config: EvaluateConfig, device: torch.device) -> Judge:
+    """A frozen reward model, and its encoder."""
+    tokenizer = load_tokenizer(path)
+    model = explore(load_scorer(path, tokenizer, device))
+    return model, Encoder(tokenizer, fit_window(config.max_length, model))
+
+
+def disagreement(rankings: list[Ranking], members: list[list[Tensor]]) -> dict[str, Any]:
+    """How far an ensemble's members differ on pairs, and what their differing tells.
+
+    `uncertainty`: the mean over pairs of the standard deviation of the members' gaps; accuracy on the half
+    of the pairs on which they differ least, and most, in units of the mean gap.
+    """
+    gaps = torch.stack([gaps_of(strict_pairs(rankings, rewards)) for rewards in members])  # (M, N)
+    mean, spread = gaps.mean(0), gaps.std(0)
+    order = (spread / mean.abs().clamp(min=1e-9)).argsort()
+    half = (len(order) + 1) // 2
+    correct = right(mean)[order]
+    return {
+        "members": len(members),
+        "member_accuracy": [float(right(each).mean()) for each in gaps],
+        "uncertainty": float(spread.mean()),
+        "accuracy_where_sure": float(correct[:half].mean()),
+        "accuracy_where_unsure": float(correct[half:].mean()) if half < len(order) else None,
+    }
 
 
 def rows_of(data: Data, path: str) -> list[Any]:
@@ -79,8 +118,7 @@ def rows_of(data: Data, path: str) -> list[Any]:
 
 def compare(
     config: EvaluateConfig,
-    model: Any,
-    encoder: Encoder,
+    judges: list[Judge],
     prompts: list[Messages],
     device: torch.device,
 ) -> dict[str, Any]:
@@ -99,7 +137,8 @@ def compare(
         repeated = [messages for messages in prompts for _ in range(draws)]
         rollouts = roll_out(config, policy, tokenizer, repeated)
         texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
-        rewards = score_texts(model, encoder, list(zip(repeated, texts, strict=True)))
+        said = list(zip(repeated, texts, strict=True))
+        rewards = combine(torch.stack([score_texts(*judge, said) for judge in judges]), "mean")
         best = rewards.view(len(prompts), draws).max(-1).values
         sides.append((tokenizer, policy, rollouts, best))
     (tokenizer, policy, rollouts, own), (other_tokenizer, other, _, others) = sides

@@ -7,7 +7,8 @@ token, changes nothing. Log-probabilities are computed in float32.
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from trainer.data import Messages
 from trainer.errors import TrainerError, UsageError
-from trainer.losses import token_logprobs
+from trainer.processes import local_of
 
 PAD = "<|pad|>"
 # For tokenizers that bring no chat template. A stated format beats a guessed one.
@@ -180,12 +181,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(each.numel() for each in model.parameters())
 
 
-def hash_parameters(model: nn.Module) -> str:
-    """SHA-256 of all parameters: two models with the same hash are the same."""
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all weights (of this process's part, where they are divided): the same hash, the same
+    model."""
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        own = local_of(value).detach().cpu().contiguous()
+        digest.update(own.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -270,14 +273,30 @@ def positions_of(mask: Tensor) -> Tensor:
 # --- forward passes ---------------------------------------------------------------------------------
 
 
-def hidden_states(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """(B, L, D) last hidden states of the model's trunk."""
+def computing(model: Any) -> AbstractContextManager[Any]:
+    """The precision that the run computes this model in; outside of it, everything is float32."""
+    dtype = getattr(model, "compute_dtype", None)
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, dtype)
+
+
+def hidden_states(
+    model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
+) -> Tensor:
+    """(B, L, D) last hidden states of the model's trunk, in float32.
+
+    `positions` are made from a mask of (B, L); without a mask, they tell where each document of a packed
+    row starts.
+    """
+    if positions is None:
+        assert mask is not None
+        positions = positions_of(mask)
     trunk = getattr(model, model.base_model_prefix)
-    output = trunk(
-        input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False
-    )
+    with computing(model):
+        output = trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     states: Tensor = output.last_hidden_state
-    return states
+    return states.float()
 
 
 def response_logits(policy: Any, ids: Tensor, mask: Tensor, length: int) -> Tensor:
@@ -285,31 +304,16 @@ def response_logits(policy: Any, ids: Tensor, mask: Tensor, length: int) -> Tens
 
     The vocabulary is projected at those positions alone: it is most of the cost and of the memory.
     """
-    output = policy(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions_of(mask),
-        use_cache=False,
-        logits_to_keep=length + 1,
-    )
+    with computing(policy):
+        output = policy(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions_of(mask),
+            use_cache=False,
+            logits_to_keep=length + 1,
+        )
     logits: Tensor = output.logits[:, -length - 1 : -1]
     return logits
-
-
-def response_logprobs(
-    policy: Any, sides: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int
-) -> tuple[Tensor, Tensor]:
-    """((B, T) log-probabilities, (B, T) mask of responses) of (prompt, response) pairs.
-
-    T runs from the first response's start to the last one's end: what all prompts share is not projected.
-    """
-    device = next(policy.parameters()).device
-    ids, mask = pad_right([[*prompt, *response] for prompt, response in sides], pad, device)
-    wanted, _ = pad_right([[0] * len(p) + [1] * len(r) for p, r in sides], 0, device)
-    length = ids.shape[1] - max(1, min(len(prompt) for prompt, _ in sides))
-    logits = response_logits(policy, ids, mask, length)
-    kept = wanted[:, -length:].float()
-    return token_logprobs(logits, ids[:, -length:], 1.0) * kept, kept
 
 
 def token_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
@@ -356,13 +360,15 @@ def same_tokens(one: Any, other: Any) -> bool:
     )
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save both, beside their place first, so that there is never half a model."""
+def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = None) -> None:
+    """Save both (and a card), beside their place first, so that there is never half a model."""
     import shutil
 
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
+    if card is not None:
+        (fresh / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)

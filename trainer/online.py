@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,35 +15,42 @@ from torch import Tensor
 
 from trainer.config import default_lr
 from trainer.data import Messages, read_prompts
+from trainer.ending import finish
 from trainer.errors import TrainerError
+from trainer.judging import wilson
+from trainer.learner import (
+    adam,
+    equip,
+    groups_of,
+    load_weights,
+    optimizer_state,
+    weights_of,
+    whole_model,
+)
+from trainer.lora import adapters_off, base_state, save_adapters
 from trainer.losses import adapt_kl, kl_estimates, token_logprobs
 from trainer.models import (
     Encoder,
     choose_device,
     count_parameters,
-    fit_window,
-    hash_parameters,
+    hash_state,
     load_policy,
-    load_scorer,
     load_tokenizer,
     make_repeatable,
     response_logits,
     response_room,
     same_tokens,
-    save_model,
-    score_texts,
-    token_rewards,
 )
-from trainer.report import Sample, write_report
-from trainer.reward import wilson
-from trainer.rollout import Rollout, decode, sample
+from trainer.processes import Processes, load_optimizer_state, wants_shards
+from trainer.report import Curves, Sample, draw_frontier
+from trainer.rollout import Rollout, decode, from_rows, pick_rows, rows_of, sample
 from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
+from trainer.scoring import Scorers, paths_of
 from trainer.stages import OnlineConfig
 
 HELD_OUT_PROMPTS = 64
 REPORTED_SAMPLES = 8
 Config = TypeVar("Config", bound=OnlineConfig)
-Curves = Sequence[tuple[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -53,36 +59,60 @@ class Judged:
 
     texts: list[str]
     rewards: Tensor
+    gold: Tensor | None
     kl: float
 
 
 class Online(ABC, Generic[Config]):
     """A policy that learns from its own samples: the models, and one update at a time."""
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self.config = config
+    def __init__(self, config: Config, processes: Processes) -> None:
+        processes.check_batch(config.batch_size)
+        self.config, self.processes = config, processes
+        device = processes.device
         self.tokenizer = load_tokenizer(config.model)
-        self.policy = load_policy(config.model, self.tokenizer, device)
+        self.policy = self.load_policy()
         if config.reference and not same_tokens(self.tokenizer, load_tokenizer(config.reference)):
             raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
-        self.reference = load_policy(config.reference or config.model, self.tokenizer, device)
-        self.reference.requires_grad_(False)
-        self.reward_tokenizer = load_tokenizer(config.reward)
-        self.reward_model = load_scorer(config.reward, self.reward_tokenizer, device)
-        self.same_tokens = same_tokens(self.tokenizer, self.reward_tokenizer)
-        models = [self.policy, self.reference, *self.load_more(device)]
-        if self.same_tokens:
-            models.append(self.reward_model)
+        # With adapters, the policy with its adapters off is the reference: there is no second copy.
+        self.reference: Any = None
+        if not config.lora_rank:
+            self.reference = self.load_policy(config.reference or config.model)
+            self.reference.requires_grad_(False)
+        self.rewards = Scorers(
+            config.reward,
+            config.max_length,
+            self.tokenizer,
+            device,
+            how=config.ensemble,
+            coefficient=config.uncertainty_coef,
+        )
+        self.gold = (
+            Scorers(config.gold, config.max_length, self.tokenizer, device) if config.gold else None
+        )
+        self.same_tokens = self.rewards.first.same_tokens
+        own = self.load_more(device)
+        models = [self.policy, *own, *self.rewards.windows()]
+        models += self.gold.windows() if self.gold else []
+        models += [self.reference] if self.reference is not None else []
         self.room = response_room(config.max_length, config.response_length, *models)
         self.encoder = Encoder(self.tokenizer, self.room + config.response_length)
-        self.reward_encoder = Encoder(
-            self.reward_tokenizer, fit_window(config.max_length, self.reward_model)
-        )
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
-        self.optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.lr, eps=1e-5)
+        for model in (self.policy, *own):
+            equip(model, config, processes)
+        if self.reference is not None:
+            equip(self.reference, config, processes, learns=False)
+        for scorers in (self.rewards, self.gold):
+            if scorers is not None:
+                scorers.equip(config, processes)
+        self.optimizer = adam(self.parameter_groups(), lr=self.lr)
         self.kl_coef = config.kl_coef
         self.ended_by_kl = False
         self.stream = torch.Generator().manual_seed(config.seed)
+
+    def load_policy(self, path: str | None = None) -> Any:
+        """The starting model, or another with the same tokens."""
+        return load_policy(path or self.config.model, self.tokenizer, self.processes.device)
 
     # --- what a stage gives
 
@@ -96,7 +126,7 @@ class Online(ABC, Generic[Config]):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser moves, each group with its own learning rate as `base_lr`."""
-        return [{"params": list(self.policy.parameters()), "base_lr": self.lr}]
+        return groups_of(self.policy, base_lr=self.lr)
 
     def models_to_save(self) -> dict[str, Any]:
         """The models that move, by name."""
@@ -105,10 +135,10 @@ class Online(ABC, Generic[Config]):
     # --- state, for an exact resume
 
     def state(self) -> dict[str, Any]:
-        """All that a later start needs to give the same numbers."""
+        """All that a later start needs to give the same numbers. All processes ask."""
         return {
-            **{name: model.state_dict() for name, model in self.models_to_save().items()},
-            "optimizer": self.optimizer.state_dict(),
+            **{name: weights_of(model) for name, model in self.models_to_save().items()},
+            "optimizer": optimizer_state(self.optimizer),
             "kl_coef": self.kl_coef,
             "ended_by_kl": self.ended_by_kl,
             "stream": self.stream.get_state(),
@@ -117,8 +147,8 @@ class Online(ABC, Generic[Config]):
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         for name, model in self.models_to_save().items():
-            model.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
+            load_weights(model, state[name])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.kl_coef = float(state["kl_coef"])
         self.ended_by_kl = bool(state["ended_by_kl"])
         self.stream.set_state(state["stream"])
@@ -132,6 +162,8 @@ class Online(ABC, Generic[Config]):
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         rollout, figures = self.improve(prompts)
+        if self.gold is not None:
+            figures["gold_score"] = float(self.score(prompts, rollout, self.gold)[0].mean())
         if self.config.kl_target:
             self.kl_coef = adapt_kl(
                 self.kl_coef,
@@ -146,43 +178,49 @@ class Online(ABC, Generic[Config]):
         return figures
 
     def roll_out(self, prompts: Sequence[Messages], stream: torch.Generator) -> Rollout:
-        """One response to each prompt."""
-        return sample(
+        """One response to each prompt. Processes write their shares, and each gets all of them."""
+        draws = torch.rand((self.config.response_length, len(prompts)), generator=stream)
+        shared = self.processes.count > 1
+        own = self.processes.share(range(len(prompts)))
+        rollout = sample(
             self.policy,
-            [self.encoder.prompt(messages, self.room) for messages in prompts],
+            [self.encoder.prompt(prompts[row], self.room) for row in own],
             length=self.config.response_length,
             temperature=self.config.temperature,
             end=self.tokenizer.eos_token_id,
             pad=self.tokenizer.pad_token_id,
-            stream=stream,
+            draws=draws[:, own],
+            together=self.processes.any if shared and wants_shards(self.config.shard) else None,
         )
+        if not shared:
+            return rollout
+        rows = self.processes.collect(rows_of(rollout))
+        return from_rows(rows, self.tokenizer.pad_token_id, self.processes.device)
 
-    def score(self, prompts: Sequence[Messages], rollout: Rollout) -> Tensor:
-        """(B,) rewards of whole responses, as the reward model was trained to read them.
+    def score(
+        self, prompts: Sequence[Messages], rollout: Rollout, by: Scorers | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(B,) rewards of whole responses, and (B,) how far the members of an ensemble differ."""
+        scorers, size = by or self.rewards, self.config.micro_batch
+        own = self.own_rows(len(prompts))
+        found = scorers.score(
+            [prompts[row] for row in own], pick_rows(rollout, own), self.tokenizer, size
+        )
+        rewards, spread = (self.fill(own, part, len(prompts)) for part in found)
+        return rewards, spread
 
-        With the same tokens the sampled ids are reused, and a response that was cut gets the end token
-        that all of the reward model's data had; otherwise the text is tokenised again.
-        """
-        if not self.same_tokens:
-            texts = decode(self.tokenizer, rollout)
-            pairs = list(zip(prompts, texts, strict=True))
-            return score_texts(self.reward_model, self.reward_encoder, pairs).to(rollout.ids.device)
-        end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        ids = torch.cat([rollout.ids, torch.full_like(rollout.ids[:, :1], pad)], dim=1)
-        mask = torch.cat([rollout.mask, torch.zeros_like(rollout.mask[:, :1])], dim=1)
-        start = rollout.ids.shape[1] - rollout.length
-        after = start + rollout.response_mask.sum(-1)  # the place behind the response
-        cut = (~rollout.ended).nonzero()[:, 0]
-        ids[cut, after[cut]] = end
-        mask[cut, after[cut]] = 1
-        scores = []
-        with torch.no_grad():
-            for part in torch.split(torch.arange(len(ids)), self.config.micro_batch):
-                places = torch.arange(mask.shape[1], device=mask.device)
-                last = (places * mask[part]).argmax(-1)
-                read = token_rewards(self.reward_model, ids[part], mask[part])
-                scores.append(read.gather(1, last[:, None])[:, 0])
-        return torch.cat(scores)
+    def own_rows(self, count: int) -> list[int]:
+        """The rows that this process works out; where a model is divided, all go through all of them."""
+        divided = wants_shards(self.config.shard)
+        return list(range(count)) if divided else self.processes.share(range(count))
+
+    def fill(self, rows: Sequence[int], values: Tensor, count: int) -> Tensor:
+        """(count, …) the values of all processes, each of its rows."""
+        if len(rows) == count:
+            return values
+        whole = values.new_zeros((count, *values.shape[1:]))
+        whole[torch.tensor(rows, device=values.device)] = values
+        return self.processes.add_up(whole)
 
     def penalised(self, raw: Tensor, rollout: Rollout) -> Tensor:
         """(B,) scores, less the penalty where a response never ended."""
@@ -190,8 +228,24 @@ class Online(ABC, Generic[Config]):
 
     def per_micro_batch(self, rollout: Rollout, what: Any, model: Any) -> Tensor:
         """(B, T) of a function that is worked out a few rows at a time."""
-        parts = torch.split(torch.arange(len(rollout.ids)), self.config.micro_batch)
-        return torch.cat([what(model, rollout, rows) for rows in parts])
+        count = len(rollout.ids)
+        own = self.own_rows(count)
+        parts = torch.split(torch.tensor(own), self.config.micro_batch)
+        return self.fill(own, torch.cat([what(model, rollout, rows) for rows in parts]), count)
+
+    def reference_logprobs(self, rollout: Rollout) -> Tensor:
+        """(B, T) log-probabilities of the sampled tokens under the reference."""
+        with torch.no_grad():
+            if self.reference is not None:
+                return self.per_micro_batch(rollout, self.logprobs_of, self.reference)
+            with adapters_off(self.policy):
+                return self.per_micro_batch(rollout, self.logprobs_of, self.policy)
+
+    def hash_reference(self) -> str:
+        """What must be the same at the end of the run."""
+        if self.reference is not None:
+            return hash_state(self.reference.state_dict())
+        return hash_state(base_state(self.policy))
 
     def logprobs_of(self, policy: Any, rollout: Rollout, rows: Tensor) -> Tensor:
         """(b, T) log-probabilities of the sampled tokens of some rows."""
@@ -231,10 +285,11 @@ class Online(ABC, Generic[Config]):
         rollout = self.roll_out(prompts, torch.Generator().manual_seed(self.config.seed + 1))
         with torch.no_grad():
             own = self.per_micro_batch(rollout, self.logprobs_of, self.policy)
-            other = self.per_micro_batch(rollout, self.logprobs_of, self.reference)
+        other = self.reference_logprobs(rollout)
         return Judged(
             texts=decode(self.tokenizer, rollout),
-            rewards=self.score(prompts, rollout),
+            rewards=self.score(prompts, rollout)[0],
+            gold=self.score(prompts, rollout, self.gold)[0] if self.gold else None,
             kl=float(((own - other) * rollout.response_mask).sum(-1).mean()),
         )
 
@@ -243,67 +298,73 @@ def run_online(
     stage: str,
     title: str,
     config: Config,
-    create: Callable[[Config, torch.device], Online[Config]],
+    create: Callable[[Config, Processes], Online[Config]],
     *,
     curves: Curves,
     prompts_a_step: int,
 ) -> dict[str, Any]:
     """A whole run of a stage; the result is also in result.json."""
-    device = choose_device(config.device)
-    make_repeatable(config.seed, device)
+    processes = Processes(choose_device(config.device))
+    make_repeatable(config.seed, processes.device)
     data = read_prompts(config.data)
     prompts = [each.messages for each in data["train"]]
     held_out = [each.messages for each in data["validation"] or data["test"]][:HELD_OUT_PROMPTS]
     if not prompts:
         raise TrainerError(f"{config.data}: has no prompts to train on")
-    trainer = create(config, device)
+    trainer = create(config, processes)
     total = config.steps or max(1, round(config.epochs * len(prompts) / prompts_a_step))
     facts = {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
-        "reward_hash": hash_model_files(config.reward),
+        "reward_hash": [hash_model_files(path) for path in paths_of(config.reward)],
         "reference_hash": hash_model_files(config.reference or config.model),
         "lr": trainer.lr,
         "window": trainer.room + config.response_length,
         "same_tokens": trainer.same_tokens,
     }
-    frozen = hash_parameters(trainer.reference)
-    with Run(stage, config, facts) as run:
+    frozen = trainer.hash_reference()
+    with Run(stage, config, facts, processes) as run:
         state = run.open(total)
         before = trainer.judge(held_out) if held_out else None
         if state:
             trainer.load_state(state)
         train(trainer, run, prompts, prompts_a_step)
-        if hash_parameters(trainer.reference) != frozen:
+        if trainer.hash_reference() != frozen:
             raise TrainerError("the reference moved: this is a fault of the program")
-        last = run.read_metrics()[-10:]
-        result: dict[str, Any] = {
-            "stage": stage,
-            "steps": last[-1]["step"],
+        after = trainer.judge(held_out) if held_out else None
+        if config.lora_rank and processes.first:
+            save_adapters(trainer.policy, run.folder / "adapter")
+        result: dict[str, Any] = {"stage": stage, "steps": run.last_step}
+        result |= {
             "ended_by_kl": trainer.ended_by_kl,
-            "episodes": last[-1]["step"] * config.batch_size,
-            "score": sum(row["score"] for row in last) / len(last),
-            "kl": sum(row["kl"] for row in last) / len(last),
-            "kl_coef": last[-1]["kl_coef"],
+            "episodes": run.last_step * config.batch_size,
         }
+        if processes.first:
+            result |= summarise(run.read_metrics()[-10:])
         samples: list[Sample] = []
-        if before is not None:
-            after = trainer.judge(held_out)
+        if before is not None and after is not None:
             result["held_out"] = compare(before, after)
             samples = to_samples(held_out, before, after)
         result["left_out"] = {**data.left_out, **trainer.encoder.cut}
-        save_model(trainer.policy, trainer.tokenizer, Path(config.out) / "model")
-        write_report(
-            Path(config.out) / "report.html",
+        watched = ("score", "gold_score") if config.gold else ("score",)
+        finish(
+            run,
             title=title,
-            run=run,
-            curves=curves,
+            model=whole_model(trainer.policy, trainer.load_policy, config),
+            tokenizer=trainer.tokenizer,
+            curves=[*curves, ("scores: climbed and watched", watched)] if config.gold else curves,
             result=result,
             samples=samples,
-            frontier=True,
+            drawings=[draw_frontier(run.read_metrics(), watched)] if processes.first else [],
         )
-        run.finish(result)
     return result
+
+
+def summarise(last: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The last updates in a few figures."""
+    names = ["score", "kl", *(name for name in ("gold_score",) if name in last[-1])]
+    figures = {name: sum(row[name] for row in last) / len(last) for name in names}
+    return figures | {"kl_coef": last[-1]["kl_coef"]}
 
 
 def train(trainer: Online[Any], run: Run, prompts: Sequence[Messages], prompts_a_step: int) -> None:
@@ -316,7 +377,7 @@ def train(trainer: Online[Any], run: Run, prompts: Sequence[Messages], prompts_a
         figures = trainer.update([prompts[index] for index in order(step)], step, run.total_steps)
         run.log(step, **figures)
         trainer.ended_by_kl = config.kl_stop is not None and figures["kl"] > config.kl_stop
-        if run.wants_checkpoint(step) or trainer.ended_by_kl:
+        if run.wants_checkpoint(step, trainer.ended_by_kl):
             run.save_checkpoint(step, trainer.state())
         if trainer.ended_by_kl:
             return
@@ -327,6 +388,14 @@ def compare(before: Judged, after: Judged) -> dict[str, Any]:
     wins = (after.rewards > before.rewards).float()
     wins = wins + 0.5 * (after.rewards == before.rewards).float()
     win_rate = float(wins.mean())
+    gold = {}
+    if before.gold is not None and after.gold is not None:
+        gold_wins = (after.gold > before.gold).float() + 0.5 * (after.gold == before.gold).float()
+        gold = {
+            "gold_win_rate": float(gold_wins.mean()),
+            "gold_score": float(after.gold.mean()),
+            "start_gold_score": float(before.gold.mean()),
+        }
     return {
         "prompts": len(wins),
         "win_rate": win_rate,
@@ -334,6 +403,7 @@ def compare(before: Judged, after: Judged) -> dict[str, Any]:
         "score": float(after.rewards.mean()),
         "start_score": float(before.rewards.mean()),
         "kl": after.kl,
+        **gold,
     }
 
 

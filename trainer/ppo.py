@@ -1,6 +1,6 @@
 """PPO: a policy that climbs the reward model, held near a frozen reference by a KL penalty.
 
-Ouyang et al. 2022, eq. 2 (without the pretraining term), with the details of Ziegler et al. 2019 and of
+Ouyang et al. 2022, eq. 2, with the details of Ziegler et al. 2019 and of
 Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO". One update:
 
  1. sample a response to each prompt of a batch, at the temperature that every later formula uses too;
@@ -8,7 +8,8 @@ Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO". One update:
  3. log-probabilities under the policy and the reference, and values, by the training forward pass;
  4. rewards: -beta * (log p - log q) at every token, the score at the last; whitened, mean kept;
  5. advantages by GAE, whitened; returns from unwhitened advantages;
- 6. a few epochs of clipped policy and value losses over minibatches in a fresh order each.
+ 6. a few epochs of clipped policy and value losses over minibatches in a fresh order each; with
+    `--ptx-coef`, the likelihood of demonstrations is climbed in the same steps (PPO-ptx).
 
 The value model is a copy of the reward model, its head read at every token. Where its tokens differ from
 the policy's, the value model is the policy's own trunk with a head of zeros.
@@ -27,7 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.data import Messages
+from trainer.data import Messages, read_demonstrations
+from trainer.errors import TrainerError
+from trainer.learner import groups_of
 from trainer.losses import (
     gae,
     masked_mean,
@@ -41,7 +44,11 @@ from trainer.losses import (
 )
 from trainer.models import load_reward_model, response_logits, token_rewards
 from trainer.online import Online, run_online
+from trainer.processes import Processes
 from trainer.rollout import Rollout
+from trainer.runs import Batches
+from trainer.scoring import paths_of
+from trainer.sft import count_targets, encode, summed_loss, to_rows
 from trainer.stages import PPOConfig
 
 CURVES = (
@@ -53,6 +60,7 @@ CURVES = (
     ("clipped share of tokens", ["clip_share", "value_clip_share"]),
     ("change in an update: mean (d log p)^2 / 2", ["approx_kl"]),
     ("explained variance of returns", ["explained_variance"]),
+    ("loss on demonstrations (ptx)", ["ptx_loss"]),
     ("response length, tokens", ["response_length"]),
     ("share that ended", ["ended_share"]),
     ("KL coefficient", ["kl_coef"]),
@@ -72,21 +80,27 @@ class Experience:
     returns: Tensor
     scores: Tensor
     raw_scores: Tensor
+    spread: Tensor  # (B,) standard deviation of an ensemble's rewards
 
 
 def main(config: PPOConfig) -> dict[str, Any]:
     """Optimise the policy; the result is also in result.json."""
+    curves = [each for each in CURVES if config.ptx_coef or "ptx_loss" not in each[1]]
     return run_online(
-        "ppo", "PPO", config, Trainer, curves=CURVES, prompts_a_step=config.batch_size
+        "ppo", "PPO", config, Trainer, curves=curves, prompts_a_step=config.batch_size
     )
 
 
 class Trainer(Online[PPOConfig]):
     """PPO's four models and one update of it."""
 
+    def __init__(self, config: PPOConfig, processes: Processes) -> None:
+        super().__init__(config, processes)
+        self.demonstrations = Demonstrations(self) if config.ptx_coef else None
+
     def load_more(self, device: torch.device) -> list[Any]:
         """The value model: the reward model's copy, or the policy's trunk with a head of zeros."""
-        start = self.config.reward if self.same_tokens else self.config.model
+        start = paths_of(self.config.reward)[0] if self.same_tokens else self.config.model
         self.value_model = load_reward_model(start, self.tokenizer, device, seed=self.config.seed)
         if not self.same_tokens:
             nn.init.zeros_(self.value_model.score.weight)
@@ -94,13 +108,23 @@ class Trainer(Online[PPOConfig]):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The policy's and the value model's."""
-        values = list(self.value_model.parameters())
-        own = {"params": values, "base_lr": self.config.value_lr or self.lr}
-        return [*super().parameter_groups(), own]
+        own = groups_of(self.value_model, base_lr=self.config.value_lr or self.lr)
+        return [*super().parameter_groups(), *own]
 
     def models_to_save(self) -> dict[str, Any]:
         """The policy and the value model."""
         return {**super().models_to_save(), "value_model": self.value_model}
+
+    def state(self) -> dict[str, Any]:
+        """Also how many batches of demonstrations were used."""
+        made = self.demonstrations.made if self.demonstrations is not None else 0
+        return {**super().state(), "ptx_made": made}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        super().load_state(state)
+        if self.demonstrations is not None:
+            self.demonstrations.made = int(state["ptx_made"])
 
     def improve(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
         """One update of the module's list."""
@@ -112,6 +136,8 @@ class Trainer(Online[PPOConfig]):
         figures |= self.describe(
             experience.rollout, experience.raw_scores, experience.logprobs, experience.reference
         )
+        if len(self.rewards.members) > 1:
+            figures["reward_uncertainty"] = float(experience.spread.mean())
         figures["value_error"] = float(masked_mean(missed**2, mask))
         figures["explained_variance"] = float(1 - masked_var(missed, mask) / spread.clamp(min=1e-8))
         return experience.rollout, figures
@@ -121,12 +147,12 @@ class Trainer(Online[PPOConfig]):
         config = self.config
         rollout = self.roll_out(prompts, self.stream)
         mask = rollout.response_mask.float()
-        raw = self.score(prompts, rollout)
+        raw, spread = self.score(prompts, rollout)
         scores = self.penalised(raw, rollout)
         with torch.no_grad():
             logprobs = self.per_micro_batch(rollout, self.logprobs_of, self.policy)
-            reference = self.per_micro_batch(rollout, self.logprobs_of, self.reference)
             values = self.per_micro_batch(rollout, self.values_of, self.value_model)
+        reference = self.reference_logprobs(rollout)
         rewards = place_rewards(scores, logprobs, reference, mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
@@ -140,6 +166,7 @@ class Trainer(Online[PPOConfig]):
             returns=returns,
             scores=scores,
             raw_scores=raw,
+            spread=spread,
         )
 
     def values_of(self, model: Any, rollout: Rollout, rows: Tensor) -> Tensor:
@@ -164,47 +191,104 @@ class Trainer(Online[PPOConfig]):
         return {name: value / made for name, value in sums.items()}
 
     def step(self, experience: Experience, rows: Tensor) -> dict[str, float]:
-        """One optimiser step on a minibatch; the micro-batches' sums are divided by all its tokens."""
+        """One optimiser step on a minibatch.
+
+        The sums of micro-batches, and of processes, are divided by the tokens of the whole minibatch.
+        """
         config = self.config
         tokens = experience.rollout.response_mask[rows].sum().float()
-        sums: dict[str, float] = {}
+        figures = torch.zeros(len(STEP_FIGURES), device=tokens.device)
         self.optimizer.zero_grad()
-        for part in torch.split(rows, config.micro_batch):
-            mask = experience.rollout.response_mask[part].float()
-            old = experience.logprobs[part]
-            rollout = experience.rollout
-            logits = response_logits(
-                self.policy, rollout.ids[part], rollout.mask[part], rollout.length
-            )
-            logprobs = token_logprobs(logits, rollout.response[part], config.temperature) * mask
-            values = self.values_of(self.value_model, rollout, part) * mask
-            lost, clipped = policy_loss(
-                logprobs, old, experience.advantages[part], mask, config.clip
-            )
-            missed, value_clipped = value_loss(
-                values, experience.values[part], experience.returns[part], mask, config.value_clip
-            )
-            # The two models share nothing, so the weight between their losses only scales the report:
-            # on the value model's gradient Adam would undo it, but for its epsilon.
-            ((lost + missed) / tokens).backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                change = logprobs - old
-                share = mask.sum() / tokens
-                figures = {
-                    "policy_loss": lost / tokens,
-                    "value_loss": missed / tokens,
-                    "clip_share": clipped * share,
-                    "value_clip_share": value_clipped * share,
-                    "approx_kl": 0.5 * masked_mean(change**2, mask) * share,
-                    "ratio": masked_mean(change.exp(), mask) * share,
-                    "ratio_var": masked_var(change.exp(), mask) * share,
-                    "entropy": masked_mean(token_entropy(logits, config.temperature), mask) * share,
-                }
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+        own = rows[self.processes.rank :: self.processes.count]
+        for part in torch.split(own, config.micro_batch) if len(own) else ():
+            figures += self.learn_from(experience, part, tokens)
+        ptx = self.demonstrations.learn() if self.demonstrations is not None else {}
+        sums = dict(zip(STEP_FIGURES, self.processes.add_up(figures).tolist(), strict=True))
         sums["loss"] = sums["policy_loss"] + config.value_coef * sums["value_loss"]
         for name, model in (("grad_norm", self.policy), ("value_grad_norm", self.value_model)):
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            sums[name] = float(norm)
+            self.processes.add_up_gradients(model.parameters())
+            sums[name] = self.processes.clip(model.parameters(), config.max_grad_norm)
         self.optimizer.step()
-        return sums
+        return sums | ptx
+
+    def learn_from(self, experience: Experience, part: Tensor, tokens: Tensor) -> Tensor:
+        """Add the gradients of a few episodes; their share of STEP_FIGURES."""
+        config = self.config
+        rollout = experience.rollout
+        mask = rollout.response_mask[part].float()
+        old = experience.logprobs[part]
+        logits = response_logits(self.policy, rollout.ids[part], rollout.mask[part], rollout.length)
+        logprobs = token_logprobs(logits, rollout.response[part], config.temperature) * mask
+        values = self.values_of(self.value_model, rollout, part) * mask
+        lost, clipped = policy_loss(logprobs, old, experience.advantages[part], mask, config.clip)
+        missed, value_clipped = value_loss(
+            values, experience.values[part], experience.returns[part], mask, config.value_clip
+        )
+        # The two models share nothing, so the weight between their losses only scales the report:
+        # on the value model's gradient Adam would undo it, but for its epsilon.
+        ((lost + missed) / tokens).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            change = logprobs - old
+            share = mask.sum() / tokens
+            parts = (
+                lost / tokens,
+                missed / tokens,
+                clipped * share,
+                value_clipped * share,
+                0.5 * masked_mean(change**2, mask) * share,
+                masked_mean(change.exp(), mask) * share,
+                masked_var(change.exp(), mask) * share,
+                masked_mean(token_entropy(logits, config.temperature), mask) * share,
+            )
+        return torch.stack(parts)
+
+
+# What a step tells of itself, in the order that `learn_from` adds it up.
+STEP_FIGURES = (
+    "policy_loss",
+    "value_loss",
+    "clip_share",
+    "value_clip_share",
+    "approx_kl",
+    "ratio",
+    "ratio_var",
+    "entropy",
+)
+
+
+class Demonstrations:
+    """PPO-ptx: in every step the policy also climbs the likelihood of demonstrations.
+
+    Ouyang et al. 2022, eq. 2: gamma * E[log pi(x)], here over the assistant's turns and as a mean over
+    tokens. They draw from the pretraining data; any file of demonstrations will do.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        config = trainer.config
+        self.trainer = trainer
+        source = config.ptx_data or config.data
+        data = read_demonstrations(source)
+        self.rows = to_rows(encode(trainer.encoder, data["train"]), False, 0)
+        if not self.rows:
+            raise TrainerError(f"{source}: has no demonstrations for --ptx-coef")
+        self.size = config.batch_size // config.minibatches
+        self.order = Batches(
+            len(self.rows), self.size, seed=config.seed, lengths=[*map(count_targets, self.rows)]
+        )
+        self.made = 0
+
+    def learn(self) -> dict[str, float]:
+        """Add the gradient of the next batch; its loss."""
+        trainer = self.trainer
+        self.made += 1
+        batch = [self.rows[index] for index in self.order(self.made)]
+        total = sum(map(count_targets, batch))
+        own = trainer.processes.share(batch)
+        pad = trainer.tokenizer.pad_token_id
+        lost = torch.zeros((), device=trainer.processes.device)
+        for start in range(0, len(own), trainer.config.micro_batch):
+            part = own[start : start + trainer.config.micro_batch]
+            loss = summed_loss(trainer.policy, part, pad)[0] / total
+            (trainer.config.ptx_coef * loss).backward()  # type: ignore[no-untyped-call]
+            lost += loss.detach()
+        return {"ptx_loss": float(trainer.processes.add_up(lost))}

@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from trainer.runs import Run
 
 STYLE = """
-:root { color-scheme: light dark; --one: #1f6fb4; --two: #c05a12; }
-@media (prefers-color-scheme: dark) { :root { --one: #6fb3f0; --two: #f0a060; } }
+:root { color-scheme: light dark; --one: #1f6fb4; --two: #c05a12; --three: #2e7d4f; }
+@media (prefers-color-scheme: dark) { :root { --one: #6fb3f0; --two: #f0a060; --three: #6cc493; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
 vertical-align: top; overflow-wrap: anywhere; } th { font-weight: 500; }
@@ -21,8 +21,14 @@ vertical-align: top; overflow-wrap: anywhere; } th { font-weight: 500; }
 .sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
 .muted { opacity: .75; }
 """
+Curves = Sequence[tuple[str, Sequence[str]]]
 # What matplotlib writes, and the colour of the page that takes its place.
-COLOURS = {"#000001": "currentColor", "#000002": "var(--one)", "#000003": "var(--two)"}
+COLOURS = {
+    "#000001": "currentColor",
+    "#000002": "var(--one)",
+    "#000003": "var(--two)",
+    "#000004": "var(--three)",
+}
 INK, *LINES = COLOURS
 
 
@@ -42,16 +48,15 @@ def write_report(
     *,
     title: str,
     run: Run,
-    curves: Sequence[tuple[str, Sequence[str]]],
+    curves: Curves,
     result: dict[str, Any],
     samples: Sequence[Sample] = (),
-    frontier: bool = False,
+    drawings: Sequence[str] = (),
 ) -> None:
-    """Write the report: `curves` are (title, at most two names of metrics)."""
+    """Write the report: `curves` are (title, at most three names of metrics); `drawings` are more SVG."""
     metrics = run.read_metrics()
     drawn = [draw_curves(name, metrics, keys) for name, keys in curves]
-    if frontier:
-        drawn.append(draw_frontier(metrics))
+    drawn += drawings
     shown = "".join(map(show_sample, samples))
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -117,14 +122,46 @@ def draw_curves(title: str, metrics: Sequence[dict[str, Any]], keys: Sequence[st
     return _svg(figure)
 
 
-def draw_frontier(metrics: Sequence[dict[str, Any]]) -> str:
-    """Reward against the distance from the reference (Gao et al. 2022: sqrt KL is the axis)."""
-    figure, axes = _figure("reward against distance")
-    points = [(max(row["kl"], 0.0) ** 0.5, row["score"]) for row in metrics if row.get("kl")]
-    if points:
-        axes.plot(*zip(*points, strict=True), ".", markersize=4, color=LINES[0])
-    axes.set_xlabel("square root of KL, nats", fontsize=8, color=INK)
-    axes.set_ylabel("reward", fontsize=8, color=INK)
+def draw_frontier(metrics: Sequence[dict[str, Any]], keys: Sequence[str] = ("score",)) -> str:
+    """Reward against the distance from the reference (Gao et al. 2022: sqrt KL is the axis).
+
+    With the score of a reward model that the policy does not climb beside it, over-optimisation is seen:
+    the one goes on rising with the distance, the other turns.
+    """
+    series = {
+        key: [
+            (max(row["kl"], 0.0) ** 0.5, row[key])
+            for row in metrics
+            if row.get("kl") is not None and row.get(key) is not None
+        ]
+        for key in keys
+    }
+    return draw_points("reward against distance", series, "square root of KL, nats", "reward")
+
+
+def draw_points(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    horizontal: str,
+    vertical: str,
+    *,
+    joined: bool = False,
+    diagonal: bool = False,
+) -> str:
+    """A plot of at most three series of (x, y), as SVG; `diagonal` draws where y is x."""
+    figure, axes = _figure(title)
+    if diagonal:
+        axes.axline((0, 0), slope=1, color=INK, alpha=0.3, linewidth=1)
+    for (name, points), colour in zip(series.items(), LINES, strict=False):
+        if points:
+            line = {"marker": "o", "linewidth": 1.3} if joined else {"marker": ".", "linewidth": 0}
+            axes.plot(
+                *zip(*sorted(points), strict=True), label=name, color=colour, markersize=4, **line
+            )
+    axes.set_xlabel(horizontal, fontsize=8, color=INK)
+    axes.set_ylabel(vertical, fontsize=8, color=INK)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return _svg(figure)
 
 

@@ -1,31 +1,53 @@
 """The reward model: a scalar head that makes the rankings likely.
 
-A ranking of K is one batch element: its candidates go through one forward pass and their rewards into the
-Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by Breslow's rule; see `losses.plackett_luce`).
-InstructGPT (Ouyang et al. 2022, eq. 1) takes the mean over the K(K-1)/2 pairs instead; the likelihood of
-the whole ranking uses the same comparisons once. Afterwards the mean reward of the preferred training
-responses is stored as `reward_mean` in the model's configuration and subtracted by whoever scores
-(Stiennon et al. 2020): it changes no ranking, and puts zero where a good response is. The head itself has
-no bias: other programs that load the model see rewards that are higher by `reward_mean`, all of them alike.
+A ranking of K is one batch element: its candidates go through one forward pass, the prompt once for all of
+them, and their rewards into the Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by Breslow's rule;
+see `losses.plackett_luce`). InstructGPT (Ouyang et al. 2022, eq. 1) takes the mean over the K(K-1)/2 pairs
+instead; the likelihood of the whole ranking uses the same comparisons once. Afterwards the mean reward of
+the preferred training responses is stored as `reward_mean` in the model's configuration and subtracted by
+whoever scores (Stiennon et al. 2020): it changes no ranking, and puts zero where a good response is. The
+head itself has no bias: other programs that load the model see rewards that are higher by `reward_mean`,
+all of them alike.
 
 A ranking in which all candidates are tied still pulls their rewards together; it takes part in training,
 and is counted. Every rater's ranking of a prompt is an example of its own, with its own weight.
 
+Options: `--label-smoothing` for raters who err; `--margin-scale` makes the better of a pair lead by more
+where the preference was stronger (Touvron et al. 2023, eq. 2); `--length-control` fits what length alone
+predicts first, and holds it as an offset beside the reward, which then has no cause to learn it (the idea
+of Dubois et al. 2024, who regress win rates); `--sizes` measures accuracy against training-set size.
+Several runs with different `--seed` are an ensemble: give `evaluate` and `ppo` all of them.
+
     python -m trainer reward --data EXPORT --model MODEL --out RUN
 """
 
+import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.config import default_lr
 from trainer.data import Ranking, read_rankings
+from trainer.ending import finish
 from trainer.errors import TrainerError
-from trainer.losses import calibration_error, plackett_luce
+from trainer.judging import (
+    calibration_of,
+    figures_of,
+    gaps_of,
+    human_ceiling,
+    length_correlation,
+    slices_of,
+    strict_pairs,
+)
+from trainer.learner import Learner, Sums
+from trainer.losses import fit_slope, smoothed_plackett_luce
 from trainer.models import (
     Encoder,
     choose_device,
@@ -34,71 +56,106 @@ from trainer.models import (
     load_reward_model,
     load_tokenizer,
     make_repeatable,
-    pad_right,
-    save_model,
-    sequence_rewards,
 )
-from trainer.report import write_report
-from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
-from trainer.stages import RewardConfig
+from trainer.processes import Processes
+from trainer.report import draw_points
+from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
+from trainer.stages import RewardConfig, shares_of
+from trainer.trees import Tree, plant, response_rewards
 
 # As many rankings are looked at along the way; the end is measured on all of them.
 VALIDATION_RANKINGS = 128
 
-Encoded = tuple[list[list[int]], list[int], float]  # K rows of tokens, K ranks, weight
+
+@dataclass(frozen=True)
+class Example:
+    """A ranking as tokens."""
+
+    ranking: Ranking
+    trees: list[Tree]  # one of all candidates, or one for each where the prompt was cut differently
+
+    @property
+    def lengths(self) -> list[int]:
+        """The candidates' tokens."""
+        return [len(each) for _, responses in self.trees for each in responses]
+
+    @property
+    def size(self) -> int:
+        """All of its tokens."""
+        return sum(len(prompt) for prompt, _ in self.trees) + sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class LengthOffset:
+    """What length alone adds to a candidate's chances: slope * (tokens - its ranking's mean) / spread."""
+
+    slope: float = 0.0
+    spread: float = 1.0
 
 
 def main(config: RewardConfig) -> dict[str, Any]:
     """Fit a reward model; the result is also in result.json."""
-    device = choose_device(config.device)
-    make_repeatable(config.seed, device)
+    by_size = [train_on_share(config, share) for share in shares_of(config.sizes)]
+    processes = Processes(choose_device(config.device))
+    make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
-    model = load_reward_model(config.model, tokenizer, device, seed=config.seed)
+
+    def load() -> Any:
+        return load_reward_model(config.model, tokenizer, processes.device, seed=config.seed)
+
+    model = load()
     model.config.reward_mean = 0.0
     encoder = Encoder(tokenizer, fit_window(config.max_length, model))
-    train = [encode(encoder, ranking) for ranking in data["train"]]
+    train = [encode(encoder, each) for each in take_share(data["train"], config.train_share)]
     held_out = [encode(encoder, ranking) for ranking in data["validation"]]
-    if not any(has_order(ranking) for ranking in train):
+    if not any(has_order(example) for example in train):
         raise TrainerError(f"{config.data}: has no rankings to train on")
+    offset = fit_length_offset(train) if config.length_control else LengthOffset()
     lr = config.lr or default_lr(9e-6, 6e9, count_parameters(model))
     total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=lr, eps=1e-5, weight_decay=config.weight_decay
-    )
     facts = {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "lr": lr,
         "window": encoder.max_length,
+        "length_slope": offset.slope,
     }
     pad = tokenizer.pad_token_id
-    lengths = [max(map(len, rows)) for rows, _, _ in train]
-    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
-    with Run("reward", config, facts) as run:
-        state = run.open(total)
-        if state:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+    learner: Learner[Example] = Learner(
+        model,
+        config,
+        processes,
+        lr=lr,
+        loss_of=lambda model, some: summed_loss(model, some, pad, config, offset),
+        weight_of=lambda example: example.ranking.weight,
+    )
+    order = Batches(
+        len(train), config.batch_size, seed=config.seed, lengths=[each.size for each in train]
+    )
+    with Run("reward", config, facts, processes) as run:
+        learner.load_state(run.open(total))
         for step in run.steps():
-            chosen = order(step)
+            if learner.has_enough:
+                break
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            loss, accuracy = batch_loss(model, [train[index] for index in chosen], pad)
-            norm = take_step(model, optimizer, loss, lr=rate, longest=config.max_grad_norm)
-            figures = {"loss": loss.item(), "accuracy": accuracy, "lr": rate, "grad_norm": norm}
-            if held_out and is_due(step, config.validate_every, total):
-                seen = measure(model, held_out[:VALIDATION_RANKINGS], pad)
+            figures = learner.step([train[index] for index in order(step)], lr=rate)
+            if held_out and learner.looks(step, total):
+                seen = figures_of(gaps_on(model, held_out[:VALIDATION_RANKINGS], pad))
                 figures["validation_log_loss"] = seen["log_loss"] or math.nan
                 figures["validation_accuracy"] = seen["accuracy"] or math.nan
+                learner.note(step, seen["log_loss"] or math.inf)
             run.log(step, **figures)
-            if run.wants_checkpoint(step):
-                saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                run.save_checkpoint(step, saved)
-        preferred = [rows[ranks.index(min(ranks))] for rows, ranks, _ in train]
-        model.config.reward_mean = mean_reward(model, preferred[: config.max_mean_examples], pad)
+            if run.wants_checkpoint(step, learner.has_enough):
+                run.save_checkpoint(step, learner.state())
+        best = learner.take_best()
+        model.config.reward_mean = mean_reward(
+            model, [preferred(each) for each in train[: config.max_mean_examples]], pad
+        )
         result: dict[str, Any] = {
             "stage": "reward",
-            "steps": total,
+            "steps": run.last_step,
+            **best,
             "train_rankings": len(train),
             "reward_mean": model.config.reward_mean,
         }
@@ -106,12 +163,16 @@ def main(config: RewardConfig) -> dict[str, Any]:
         for split, examples in (("validation", held_out), ("test", test)):
             if examples:
                 result[split] = measure(model, examples, pad)
+        if config.length_control:
+            result["length_slope"] = offset.slope
+        if by_size:
+            result["by_size"] = [*by_size, size_row(result)]
         result["left_out"] = {**data.left_out, **encoder.cut}
-        save_model(model, tokenizer, Path(config.out) / "model")
-        write_report(
-            Path(config.out) / "report.html",
+        finish(
+            run,
             title="Reward model",
-            run=run,
+            model=learner.whole_model(load),
+            tokenizer=tokenizer,
             curves=[
                 ("loss", ["loss"]),
                 ("accuracy on strict pairs", ["accuracy", "validation_accuracy"]),
@@ -119,53 +180,136 @@ def main(config: RewardConfig) -> dict[str, Any]:
                 ("gradient norm", ["grad_norm"]),
             ],
             result=result,
+            drawings=draw(result),
         )
-        run.finish(result)
     return result
 
 
-def encode(encoder: Encoder, ranking: Ranking) -> Encoded:
-    """A ranking as rows of tokens."""
+# --- examples ---------------------------------------------------------------------------------------
+
+
+def encode(encoder: Encoder, ranking: Ranking) -> Example:
+    """A ranking as tokens."""
     pairs = [encoder.pair(ranking.messages, text) for text in ranking.candidates]
-    return [prompt + response for prompt, response in pairs], ranking.ranks, ranking.weight
+    if all(prompt == pairs[0][0] for prompt, _ in pairs):
+        return Example(ranking, [(pairs[0][0], [response for _, response in pairs])])
+    return Example(ranking, [(prompt, [response]) for prompt, response in pairs])
 
 
-def has_order(ranking: Encoded) -> bool:
+def has_order(example: Example) -> bool:
     """Whether the ranking puts anything before anything else."""
-    _, ranks, _ = ranking
-    return len(set(ranks)) > 1
+    return len(set(example.ranking.ranks)) > 1
 
 
-def rewards_of(model: Any, batch: Sequence[Encoded], pad: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(rewards, ranks, mask), each (B, K), of a batch of rankings in one forward pass."""
-    device = next(model.parameters()).device
-    rows = [row for candidates, _, _ in batch for row in candidates]
-    ids, attention = pad_right(rows, pad, device)
-    flat = sequence_rewards(model, ids, attention)
-    most = max(len(ranks) for _, ranks, _ in batch)
-    rewards = flat.new_zeros((len(batch), most))
-    ranks_of = torch.full((len(batch), most), most + 1, device=device)
-    mask = flat.new_zeros((len(batch), most))
-    start = 0
-    pieces = []
-    for place, (_, ranks, _) in enumerate(batch):
-        count = len(ranks)
-        pieces.append(nn.functional.pad(flat[start : start + count], (0, most - count)))
-        ranks_of[place, :count] = torch.tensor(ranks, device=device)
-        mask[place, :count] = 1
-        start += count
-    rewards = torch.stack(pieces)
-    return rewards, ranks_of, mask
+def preferred(example: Example) -> Tree:
+    """The prompt and the first of the best candidates."""
+    ranks = example.ranking.ranks
+    best = ranks.index(min(ranks))
+    rows = [(prompt, [each]) for prompt, responses in example.trees for each in responses]
+    return rows[best]
 
 
-def batch_loss(model: Any, batch: Sequence[Encoded], pad: int) -> tuple[Tensor, float]:
-    """(weighted mean loss, share of strict pairs put right) of a batch."""
-    rewards, ranks, mask = rewards_of(model, batch, pad)
-    weights = torch.tensor([weight for _, _, weight in batch], device=rewards.device)
-    losses = plackett_luce(rewards, ranks, mask)
-    loss = (losses * weights).sum() / weights.sum().clamp(min=1e-8)
-    right, judged = count_right(rewards.detach(), ranks, mask)
-    return loss, right / max(judged, 1)
+def take_share(rankings: Sequence[Ranking], share: float) -> list[Ranking]:
+    """The rankings of that share of the prompts; what a smaller share holds, a larger one holds too."""
+
+    def place(ranking: Ranking) -> bytes:
+        text = json.dumps(ranking.messages, sort_keys=True)
+        return hashlib.sha256(b"size" + text.encode()).digest()
+
+    places = sorted({place(each) for each in rankings})
+    kept = set(places[: max(1, round(share * len(places)))])
+    return [each for each in rankings if place(each) in kept]
+
+
+def train_on_share(config: RewardConfig, share: float) -> dict[str, Any]:
+    """The figures of the same run on a share of the prompts, made in a folder beside."""
+    out = Path(config.out) / "sizes" / f"{share:g}"
+    smaller = dataclasses.replace(
+        config, out=str(out), train_share=share, sizes="", steps=None, resume=True
+    )
+    done = out / "result.json"
+    result = json.loads(done.read_text()) if config.resume and done.exists() else main(smaller)
+    return size_row(result)
+
+
+def size_row(result: dict[str, Any]) -> dict[str, Any]:
+    """Training-set size, and accuracy on what is held out."""
+    figures = result.get("test") or result.get("validation") or {}
+    return {
+        "train_rankings": result["train_rankings"],
+        "accuracy": figures.get("accuracy"),
+        "accuracy_interval": figures.get("accuracy_interval"),
+    }
+
+
+def fit_length_offset(examples: Sequence[Example]) -> LengthOffset:
+    """How far length alone predicts the rankings."""
+    lengths, ranks, mask = pad_examples(examples, [each.lengths for each in examples])
+    spread = float((lengths.square().sum() / mask.sum()).sqrt()) or 1.0
+    weights = torch.tensor([each.ranking.weight for each in examples])
+    return LengthOffset(fit_slope(lengths / spread, ranks, mask, weights), spread)
+
+
+def pad_examples(
+    examples: Sequence[Example], values: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """((B, K) values less their ranking's mean, (B, K) ranks, (B, K) mask)."""
+    most = max(map(len, values))
+    centred, ranks, mask = (torch.zeros(len(examples), most) for _ in range(3))
+    ranks += most + 1
+    for row, (example, own) in enumerate(zip(examples, values, strict=True)):
+        count = len(own)
+        some = torch.tensor(own, dtype=torch.float32)
+        centred[row, :count] = some - some.mean()
+        ranks[row, :count] = torch.tensor(example.ranking.ranks, dtype=torch.float32)
+        mask[row, :count] = 1
+    return centred, ranks, mask
+
+
+# --- the loss ---------------------------------------------------------------------------------------
+
+
+def summed_loss(
+    model: Any,
+    examples: Sequence[Example],
+    pad: int,
+    config: RewardConfig,
+    offset: LengthOffset | None = None,
+) -> tuple[Tensor, Sums]:
+    """The weighted losses of some rankings, added up, with the accuracy on strict pairs."""
+    flat = response_rewards(
+        model, plant([tree for each in examples for tree in each.trees], model, pad)
+    )
+    counts = [len(each.ranking.ranks) for each in examples]
+    rewards = torch.nn.utils.rnn.pad_sequence([*torch.split(flat, counts)], batch_first=True)
+    lengths, ranks, mask = (
+        each.to(flat.device)
+        for each in pad_examples(examples, [example.lengths for example in examples])
+    )
+    judged = rewards.detach()
+    if offset is not None and offset.slope:
+        rewards = rewards + offset.slope * lengths / offset.spread * mask
+    if config.margin_scale:
+        rewards = rewards - config.margin_scale * leads(examples, ranks)
+    losses = smoothed_plackett_luce(rewards, ranks, mask, smoothing=config.label_smoothing)
+    weights = flat.new_tensor([each.ranking.weight for each in examples])
+    right, strict = count_right(judged, ranks, mask)
+    return (losses * weights).sum(), {"accuracy": (right, strict)}
+
+
+def leads(examples: Sequence[Example], ranks: Tensor) -> Tensor:
+    """(B, K) by how much the better one of a pair must lead; 0 wherever no strength was given."""
+    strengths = ranks.new_tensor(
+        [
+            (each.ranking.strength or 0.0) if len(each.ranking.ranks) == 2 else 0.0
+            for each in examples
+        ]
+    )
+    if ranks.shape[1] < 2:
+        return torch.zeros_like(ranks)
+    best = ranks.min(-1, keepdim=True).values
+    strict = (ranks[:, 0] != ranks[:, 1]).to(ranks.dtype)
+    return (ranks == best) * (strengths * strict)[:, None]
 
 
 def count_right(rewards: Tensor, ranks: Tensor, mask: Tensor) -> tuple[float, int]:
@@ -177,55 +321,96 @@ def count_right(rewards: Tensor, ranks: Tensor, mask: Tensor) -> tuple[float, in
     return float(right.sum()), int(strict.sum())
 
 
-def mean_reward(model: Any, rows: Sequence[list[int]], pad: int, *, batch_size: int = 64) -> float:
-    """The mean of the raw head over some responses."""
-    device = next(model.parameters()).device
+# --- figures ----------------------------------------------------------------------------------------
+
+
+def rewards_on(
+    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 16
+) -> list[Tensor]:
+    """The (K,) rewards of each ranking's candidates."""
+    found: list[Tensor] = [torch.empty(0)] * len(examples)
+    order = sorted(range(len(examples)), key=lambda index: examples[index].size)
+    with torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            some = order[start : start + batch_size]
+            trees = [tree for index in some for tree in examples[index].trees]
+            flat = response_rewards(model, plant(trees, model, pad)).double().cpu()
+            counts = [len(examples[index].ranking.ranks) for index in some]
+            for index, values in zip(some, torch.split(flat, counts), strict=True):
+                found[index] = values
+    return found
+
+
+def gaps_on(model: Any, examples: Sequence[Example], pad: int) -> Tensor:
+    """(N,) rewards of preferred candidates less those of the others, over strict pairs."""
+    rankings = [each.ranking for each in examples]
+    return gaps_of(strict_pairs(rankings, rewards_on(model, examples, pad)))
+
+
+def mean_reward(model: Any, trees: Sequence[Tree], pad: int, *, batch_size: int = 64) -> float:
+    """The mean of the raw head over some responses, one a tree."""
     total = 0.0
     with torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            ids, mask = pad_right(rows[start : start + batch_size], pad, device)
-            total += float(sequence_rewards(model, ids, mask).double().sum())
-    return total / len(rows)
+        for start in range(0, len(trees), batch_size):
+            forest = plant(trees[start : start + batch_size], model, pad)
+            total += float(response_rewards(model, forest).double().sum())
+    return total / len(trees)
 
 
 def measure(
-    model: Any, rankings: Sequence[Encoded], pad: int, *, batch_size: int = 16
+    model: Any, examples: Sequence[Example], pad: int, *, batch_size: int = 16
 ) -> dict[str, Any]:
-    """{pairs, accuracy, accuracy_interval, log_loss, calibration_error} over strict pairs.
+    """The figures of a model on rankings; see `describe`."""
+    rewards = rewards_on(model, examples, pad, batch_size=batch_size)
+    return describe([each.ranking for each in examples], rewards)
+
+
+def describe(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> dict[str, Any]:
+    """{pairs, accuracy, log_loss, calibration_error, …} over strict pairs, with slices and bins.
 
     The interval is the 95 % Wilson score interval of the accuracy, as if pairs were independent.
     """
-    differences = []
-    order = sorted(range(len(rankings)), key=lambda index: max(map(len, rankings[index][0])))
-    with torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            some = [rankings[index] for index in order[start : start + batch_size]]
-            rewards, ranks, mask = rewards_of(model, some, pad)
-            both = (mask[:, :, None] * mask[:, None, :]).bool()
-            strict = (ranks[:, :, None] < ranks[:, None, :]) & both
-            differences.append((rewards[:, :, None] - rewards[:, None, :])[strict].cpu().double())
-    gaps = torch.cat(differences) if differences else torch.zeros(0)
-    return figures_of(gaps)
-
-
-def figures_of(gaps: Tensor) -> dict[str, Any]:
-    """The figures of reward differences (chosen minus rejected)."""
-    pairs = len(gaps)
-    if pairs == 0:
-        return {"pairs": 0, "accuracy": None, "log_loss": None, "calibration_error": None}
-    accuracy = float(((gaps > 0).double() + 0.5 * (gaps == 0).double()).mean())
+    pairs = strict_pairs(rankings, rewards)
+    gaps = gaps_of(pairs)
+    figures = figures_of(gaps)
+    if not pairs:
+        return figures | {"calibration": []}
     return {
-        "pairs": pairs,
-        "accuracy": accuracy,
-        "log_loss": float(-nn.functional.logsigmoid(gaps).mean()),
-        "calibration_error": float(calibration_error(gaps.sigmoid())),
-        "accuracy_interval": wilson(accuracy, pairs),
+        **figures,
+        "length_correlation": length_correlation(pairs),
+        "human": human_ceiling(pairs),
+        "calibration": calibration_of(gaps),
+        "slices": slices_of(pairs, rankings, rewards),
     }
 
 
-def wilson(share: float, count: int, z: float = 1.959964) -> list[float]:
-    """The 95 % score interval of a share (Wilson 1927)."""
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return [(middle - spread) / scale, (middle + spread) / scale]
+def draw(result: dict[str, Any]) -> list[str]:
+    """The plots of a result: calibration on each split, and accuracy by size."""
+    splits = [split for split in ("validation", "test") if split in result]
+    drawings = [draw_calibration(split, result[split]["calibration"]) for split in splits]
+    return drawings + ([draw_sizes(result["by_size"])] if "by_size" in result else [])
+
+
+def draw_calibration(split: str, bins: Sequence[dict[str, float]]) -> str:
+    """Accuracy against confidence: on the diagonal, a reward model means what it says."""
+    points = [(each["confidence"], each["accuracy"]) for each in bins]
+    return draw_points(
+        f"calibration ({split})",
+        {"pairs": points},
+        "confidence",
+        "accuracy",
+        joined=True,
+        diagonal=True,
+    )
+
+
+def draw_sizes(rows: Sequence[dict[str, Any]]) -> str:
+    """Accuracy against the number of training rankings."""
+    points = [
+        (float(row["train_rankings"]), row["accuracy"])
+        for row in rows
+        if row["accuracy"] is not None
+    ]
+    return draw_points(
+        "accuracy against size", {"held out": points}, "training rankings", "accuracy", joined=True
+    )

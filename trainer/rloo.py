@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.data import Messages
 from trainer.losses import leave_one_out, masked_mean, token_entropy, token_logprobs
@@ -51,10 +51,10 @@ class Trainer(Online[RLOOConfig]):
         repeated = [messages for messages in prompts for _ in range(self.config.responses)]
         rollout = self.roll_out(repeated, self.stream)
         mask = rollout.response_mask.float()
-        raw = self.score(repeated, rollout)
+        raw, _ = self.score(repeated, rollout)
         with torch.no_grad():
             logprobs = self.per_micro_batch(rollout, self.logprobs_of, self.policy) * mask
-            reference = self.per_micro_batch(rollout, self.logprobs_of, self.reference) * mask
+        reference = self.reference_logprobs(rollout) * mask
         kl = (logprobs - reference).sum(-1)
         rewards = self.penalised(raw, rollout) - self.kl_coef * kl
         grouped = rewards.view(len(prompts), self.config.responses)
@@ -66,10 +66,11 @@ class Trainer(Online[RLOOConfig]):
     def climb(self, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
         """One optimiser step; the micro-batches' sums are divided by all episodes."""
         episodes = len(advantages)
-        loss = entropy = 0.0
         tokens = rollout.response_mask.sum().float()
+        figures = torch.zeros(2, device=tokens.device)
         self.optimizer.zero_grad()
-        for part in torch.split(torch.arange(episodes), self.config.micro_batch):
+        own = torch.tensor(self.processes.share(range(episodes)))
+        for part in torch.split(own, self.config.micro_batch) if len(own) else ():
             mask = rollout.response_mask[part].float()
             logits = response_logits(
                 self.policy, rollout.ids[part], rollout.mask[part], rollout.length
@@ -77,10 +78,12 @@ class Trainer(Online[RLOOConfig]):
             logprobs = token_logprobs(logits, rollout.response[part], self.config.temperature)
             lost = -(advantages[part] * (logprobs * mask).sum(-1)).sum() / episodes
             lost.backward()  # type: ignore[no-untyped-call]
-            loss += lost.item()
             with torch.no_grad():
                 found = token_entropy(logits, self.config.temperature)
-                entropy += float(masked_mean(found, mask) * mask.sum() / tokens)
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+                entropy = masked_mean(found, mask) * mask.sum() / tokens
+                figures += torch.stack([lost, entropy])
+        loss, mean_entropy = self.processes.add_up(figures).tolist()
+        self.processes.add_up_gradients(self.policy.parameters())
+        norm = self.processes.clip(self.policy.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        return {"loss": loss, "grad_norm": float(norm), "entropy": entropy}
+        return {"loss": loss, "grad_norm": norm, "entropy": mean_entropy}

@@ -4,14 +4,14 @@ No truncation of the distribution takes place (no top-k, no top-p): the update n
 the distribution that the tokens were really drawn from. Rows that have ended leave the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.models import pad_left, positions_of
+from trainer.models import computing, pad_left, pad_right, positions_of
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,23 @@ def sample(
     temperature: float,
     end: int,
     pad: int,
-    stream: torch.Generator,
+    stream: torch.Generator | None = None,
+    draws: Tensor | None = None,
+    together: Callable[[bool], bool] | None = None,
 ) -> Rollout:
     """Draw one response to each prompt, up to and with its end token or `length` tokens.
 
-    Temperature 0 takes the likeliest token. `stream` is on the CPU; every step draws one number a row
-    from it, ended or not, so that a row's draws do not depend on when others end.
+    Temperature 0 takes the likeliest token. Chance comes from (length, B) `draws` in [0, 1), or from
+    `stream`, on the CPU: a row's tokens depend on its own draws alone, not on when others end. `together`
+    tells processes that hold parts of one model whether any of them still has a row that goes on: all must
+    make the same number of forward passes.
     """
     device = next(policy.parameters()).device
     ids, mask = pad_left(prompts, pad, device)
     count = len(prompts)
+    if draws is None:
+        draws = torch.rand((length, count), generator=stream)
+    draws = draws.to(device)
     tokens = torch.full((count, length), pad, device=device)
     written = torch.zeros((count, length), dtype=torch.long, device=device)
     ended = torch.zeros(count, dtype=torch.bool, device=device)
@@ -56,31 +63,43 @@ def sample(
     cache: Any = None
     with torch.no_grad():
         for step in range(length):
-            output = policy(
-                input_ids=step_ids,
-                attention_mask=step_mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            with computing(policy):
+                output = policy(
+                    input_ids=step_ids,
+                    attention_mask=step_mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
             cache = output.past_key_values
-            uniform = torch.rand(count, generator=stream).to(device)[active]
-            chosen = draw(output.logits[:, -1], temperature, uniform)
-            tokens[active, step] = chosen
-            written[active, step] = 1
-            going = chosen != end
-            ended[active[~going]] = True
-            if not going.any():
+            chosen = draw(output.logits[:, -1], temperature, draws[step, active])
+            open_rows = ~ended[active]
+            kept = active[open_rows]
+            tokens[kept, step] = chosen[open_rows]
+            written[kept, step] = 1
+            ended[kept] = chosen[open_rows] == end
+            going = ~ended[active]
+            if together is not None:
+                if not together(bool(going.any())):
+                    break
+            elif not going.any():
                 break
-            if not going.all():
-                kept = going.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                active, chosen = active[kept], chosen[kept]
-                step_mask, positions = step_mask[kept], positions[kept]
+            elif not going.all():
+                rows = going.nonzero()[:, 0]
+                cache.batch_select_indices(rows)
+                active, chosen = active[rows], chosen[rows]
+                step_mask, positions = step_mask[rows], positions[rows]
             step_ids = chosen[:, None]
             step_mask = torch.cat([step_mask, step_mask.new_ones(len(active), 1)], dim=1)
             positions = positions[:, -1:] + 1
+    return cut_to_longest(ids, mask, tokens, written, ended)
+
+
+def cut_to_longest(
+    ids: Tensor, mask: Tensor, tokens: Tensor, written: Tensor, ended: Tensor
+) -> Rollout:
+    """(B, P) prompts and (B, T') responses as a rollout without columns that no response reaches."""
     used = int(written.sum(-1).max())
     tokens, written = tokens[:, :used], written[:, :used]
     return Rollout(
@@ -90,6 +109,48 @@ def sample(
         response_mask=written,
         ended=ended,
     )
+
+
+def pick_rows(rollout: Rollout, rows: Sequence[int]) -> Rollout:
+    """Some rows of a rollout, as wide as they were."""
+    if len(rows) == len(rollout.ids):
+        return rollout
+    places = torch.tensor(rows, device=rollout.ids.device)
+    return Rollout(
+        ids=rollout.ids[places],
+        mask=rollout.mask[places],
+        response=rollout.response[places],
+        response_mask=rollout.response_mask[places],
+        ended=rollout.ended[places],
+    )
+
+
+# A row of a rollout: prompt tokens, response tokens, whether it ended.
+Row = tuple[list[int], list[int], bool]
+
+
+def rows_of(rollout: Rollout) -> list[Row]:
+    """The rows without their padding, to be carried to other processes."""
+    start = rollout.ids.shape[1] - rollout.length
+    return [
+        (ids[:start][mask[:start].bool()].tolist(), said[:count].tolist(), bool(ended))
+        for ids, mask, said, count, ended in zip(
+            rollout.ids,
+            rollout.mask,
+            rollout.response,
+            rollout.response_mask.sum(-1).tolist(),
+            rollout.ended,
+            strict=True,
+        )
+    ]
+
+
+def from_rows(rows: Sequence[Row], pad: int, device: torch.device) -> Rollout:
+    """A rollout of such rows."""
+    ids, mask = pad_left([prompt for prompt, _, _ in rows], pad, device)
+    tokens, written = pad_right([response for _, response, _ in rows], pad, device)
+    ended = torch.tensor([each for _, _, each in rows], device=device)
+    return cut_to_longest(ids, mask, tokens, written, ended)
 
 
 def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from trainer import __version__
 from trainer.config import TrainingConfig
 from trainer.errors import Stopped, TrainerError, UsageError
+from trainer.processes import Processes
 
 # The newest and the one before it, in case a kill cut the newest's disk short.
 KEPT_CHECKPOINTS = 2
@@ -32,19 +33,25 @@ class Run:
     """A training run and its directory.
 
     Use it as a context: SIGTERM and SIGINT then let the step that is under way end, a checkpoint is
-    written, and Stopped is raised. A second signal ends the process at once.
+    written, and Stopped is raised. A second signal ends the process at once. Of several processes the
+    first alone writes; all of them read, and call the same methods.
     """
 
-    def __init__(self, stage: str, config: TrainingConfig, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, stage: str, config: TrainingConfig, facts: dict[str, Any], processes: Processes
+    ) -> None:
         self.stage = stage
         self.config = config
+        self.processes = processes
         self.folder = Path(config.out)
         self.total_steps = 0
         self.start = 0
+        self.last_step = 0
         self._asked_to_stop = False
         self._stops_here = False
         self._facts = facts
         self._metrics: Any = None
+        self._trackers: Any = None
 
     def open(self, total_steps: int) -> dict[str, Any] | None:
         """Make (or find again) the directory; the state to resume from, if any.
@@ -64,12 +71,15 @@ class Run:
             torch.set_num_threads(before.get("threads", torch.get_num_threads()))
             self._check_same(before, self.describe())
             state = self._newest_checkpoint()
-        description = self.describe()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, description)
-        self.start = int(state["step"]) if state else 0
-        self._keep_metrics_until(self.start)
-        self._metrics = (self.folder / "metrics.jsonl").open("a")
+        self.start = self.last_step = int(state["step"]) if state else 0
+        self.processes.wait()  # all have read what the first is about to change
+        if self.processes.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(file, self.describe())
+            self._keep_metrics_until(self.start)
+            self._metrics = (self.folder / "metrics.jsonl").open("a")
+            if self.config.trackers:
+                self._trackers = start_trackers(self.config, self.folder)
         return state
 
     def _has_work(self) -> bool:
@@ -92,6 +102,7 @@ class Run:
                 "transformers": transformers.__version__,
             },
             "threads": torch.get_num_threads(),
+            "processes": self.processes.count,
             **self._facts,
         }
 
@@ -139,7 +150,8 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         """The numbers of the steps to make, from 1; shows progress, and stops when asked to."""
-        for step in progress(self.start + 1, self.total_steps, self.stage):
+        what = self.stage if self.processes.first else ""
+        for step in progress(self.start + 1, self.total_steps, what):
             yield step
             if self._stops_here:
                 raise Stopped(f"stopped after step {step}; go on with --resume")
@@ -155,19 +167,29 @@ class Run:
             if name in ("loss", "grad_norm") and not finite:
                 raise TrainerError(f"step {step}: {name} is {value}; try a smaller --lr")
             row[name] = round(float(value), 8) if finite else None
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        if self._metrics is not None:
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+        if self._trackers is not None:
+            shown = {name: value for name, value in row.items() if value is not None}
+            self._trackers.log(shown, step=step)
 
-    def wants_checkpoint(self, step: int) -> bool:
+    def wants_checkpoint(self, step: int, ends_here: bool = False) -> bool:
         """Whether the state after this step should be saved. Asked once a step: a signal that comes
         later than this is heard in the next one."""
-        self._stops_here = self._asked_to_stop
+        self.last_step = step
+        self._stops_here = self.processes.any(self._asked_to_stop)
         return (
-            self._stops_here or step % self.config.checkpoint_every == 0 or step == self.total_steps
+            self._stops_here
+            or ends_here
+            or step % self.config.checkpoint_every == 0
+            or step == self.total_steps
         )
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
         """Write the state beside its place and rename it: there is never half a checkpoint."""
+        if not self.processes.first:
+            return
         folder = self.folder / "checkpoints"
         folder.mkdir(exist_ok=True)
         fresh = folder / ".new"
@@ -186,10 +208,6 @@ class Run:
         """All metrics so far."""
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").open()]
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json: the run is done."""
-        write_json(self.folder / "result.json", result)
-
     def __enter__(self) -> "Run":
         self._before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
         for each in self._before:
@@ -205,6 +223,8 @@ class Run:
             signal.signal(each, handler)
         if self._metrics is not None:
             self._metrics.close()
+        if self._trackers is not None:
+            self._trackers.end_training()
 
     def _ask_to_stop(self, *_: int | FrameType | None) -> None:
         if self._asked_to_stop:
@@ -212,8 +232,30 @@ class Run:
         self._asked_to_stop = True
 
 
+def start_trackers(config: TrainingConfig, folder: Path) -> Any:
+    """Accelerate's trackers (TensorBoard and others), beside metrics.jsonl. Raises UsageError."""
+    from accelerate import Accelerator
+
+    names: Any = [name.strip() for name in config.trackers.split(",") if name.strip()]
+    try:
+        trackers = Accelerator(
+            log_with=names, project_dir=str(folder / "trackers"), cpu=config.device == "cpu"
+        )
+        plain = {
+            name: value for name, value in dataclasses.asdict(config).items() if value is not None
+        }
+        trackers.init_trackers(folder.name, plain)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--trackers {config.trackers}: {error}") from None
+    started = {tracker.name for tracker in trackers.trackers}
+    missing = sorted(set(names) - started - {"all"})
+    if missing:
+        raise UsageError(f"--trackers: {', '.join(missing)} is not installed here")
+    return trackers
+
+
 def progress(first: int, last: int, what: str) -> Iterator[int]:
-    """Count, with a bar on a terminal and a line now and then elsewhere."""
+    """Count, with a bar on a terminal and a line now and then elsewhere; silently without a name."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -224,9 +266,11 @@ def progress(first: int, last: int, what: str) -> Iterator[int]:
     )
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal and what):
         for step in range(first, last + 1):
             yield step
+            if not what:
+                continue
             if step == last or step % max(1, last // 10) == 0:
                 print(f"{what}: step {step} of {last}", file=sys.stderr, flush=True)  # noqa: T201
         return
@@ -265,24 +309,6 @@ def hash_model_files(path: str) -> str:
             digest.update(file.name.encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def take_step(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: torch.Tensor,
-    *,
-    lr: float,
-    longest: float,
-) -> float:
-    """One optimiser step at this learning rate, on a gradient of at most that norm; the norm before."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), longest)
-    optimizer.step()
-    return norm.item()
 
 
 # So many batches' examples are sorted by length together: enough to leave little padding, few enough that

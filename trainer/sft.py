@@ -3,11 +3,13 @@
 Ouyang et al. 2022, section 3.5. Every assistant turn of a conversation, its end token included, is a
 target once, given all that stands before it; prompts and padding carry no loss. The mean is over tokens.
 
+With `--packing` rows of `--max-length` are filled with several examples each, that do not see each other;
+a batch then has `--batch-size` rows.
+
     python -m trainer sft --data EXPORT --model MODEL --out RUN --epochs 2
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from trainer.config import default_lr
 from trainer.data import Demonstration, read_demonstrations
+from trainer.ending import finish
 from trainer.errors import TrainerError
-from trainer.losses import masked_mean
+from trainer.learner import Learner, Sums
 from trainer.models import (
     Encoder,
     choose_device,
@@ -25,104 +28,131 @@ from trainer.models import (
     load_policy,
     load_tokenizer,
     make_repeatable,
-    response_logprobs,
-    save_model,
 )
-from trainer.report import write_report
-from trainer.runs import Batches, Run, hash_model_files, is_due, linear_to_zero, take_step
+from trainer.processes import Processes
+from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
 from trainer.stages import SFTConfig
+from trainer.trees import Tree, fill_rows, pack, plant, response_token_logprobs
 
-# As many examples are looked at along the way; the end is measured on all of them.
-VALIDATION_EXAMPLES = 256
-Side = tuple[list[int], list[int]]  # prompt and response tokens
+# As many rows are looked at along the way; the end is measured on all of them.
+VALIDATION_ROWS = 256
+Row = list[Tree]  # (prompt, [response]) of one example, or of several
 
 
 def main(config: SFTConfig) -> dict[str, Any]:
     """Fine-tune; the result is also in result.json."""
-    device = choose_device(config.device)
-    make_repeatable(config.seed, device)
+    processes = Processes(choose_device(config.device))
+    make_repeatable(config.seed, processes.device)
     data = read_demonstrations(config.data)
     tokenizer = load_tokenizer(config.model)
-    policy = load_policy(config.model, tokenizer, device)
+
+    def load() -> Any:
+        return load_policy(config.model, tokenizer, processes.device)
+
+    policy = load()
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy))
     pad = tokenizer.pad_token_id
-    train = encode(encoder, data["train"])
-    held_out = encode(encoder, data["validation"])
+    train = to_rows(encode(encoder, data["train"]), config.packing, encoder.max_length)
+    held_out = to_rows(encode(encoder, data["validation"]), config.packing, encoder.max_length)
     if not train:
         raise TrainerError(f"{config.data}: has no demonstrations to train on")
     lr = config.lr or default_lr(1e-5, 6e9, count_parameters(policy))
     total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
-    optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=lr, eps=1e-5, weight_decay=config.weight_decay
-    )
     facts = {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "lr": lr,
         "window": encoder.max_length,
     }
-    lengths = [len(prompt) + len(response) for prompt, response in train]
-    order = Batches(len(train), config.batch_size, seed=config.seed, lengths=lengths)
-    with Run("sft", config, facts) as run:
-        state = run.open(total)
-        if state:
-            policy.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
+    learner = Learner(
+        policy,
+        config,
+        processes,
+        lr=lr,
+        loss_of=lambda model, rows: summed_loss(model, rows, pad),
+        weight_of=count_targets,
+    )
+    order = Batches(
+        len(train), config.batch_size, seed=config.seed, lengths=[*map(count_tokens, train)]
+    )
+    with Run("sft", config, facts, processes) as run:
+        learner.load_state(run.open(total))
         for step in run.steps():
-            chosen = order(step)
+            if learner.has_enough:
+                break
             rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            loss = batch_loss(policy, [train[index] for index in chosen], pad)
-            norm = take_step(policy, optimizer, loss, lr=rate, longest=config.max_grad_norm)
-            figures = {"loss": loss.item(), "lr": rate, "grad_norm": norm}
-            if held_out and is_due(step, config.validate_every, total):
-                seen = held_out[:VALIDATION_EXAMPLES]
-                figures["validation_loss"] = mean_loss(policy, seen, pad)
+            figures = learner.step([train[index] for index in order(step)], lr=rate)
+            if held_out and learner.looks(step, total):
+                figures["validation_loss"] = mean_loss(policy, held_out[:VALIDATION_ROWS], pad)
+                learner.note(step, figures["validation_loss"])
             run.log(step, **figures)
-            if run.wants_checkpoint(step):
-                saved = {"model": policy.state_dict(), "optimizer": optimizer.state_dict()}
-                run.save_checkpoint(step, saved)
+            if run.wants_checkpoint(step, learner.has_enough):
+                run.save_checkpoint(step, learner.state())
         result: dict[str, Any] = {
             "stage": "sft",
-            "steps": total,
-            "train_examples": len(train),
-            "train_loss": mean_loss(policy, train[:VALIDATION_EXAMPLES], pad),
+            "steps": run.last_step,
+            **learner.take_best(),
+            "train_examples": sum(map(len, train)),
+            "train_loss": mean_loss(policy, train[:VALIDATION_ROWS], pad),
             "validation_loss": mean_loss(policy, held_out, pad) if held_out else None,
             "left_out": {**data.left_out, **encoder.cut},
         }
-        save_model(policy, tokenizer, Path(config.out) / "model")
-        write_report(
-            Path(config.out) / "report.html",
+        if config.packing:
+            result["rows"] = len(train)
+        finish(
+            run,
             title="Supervised fine-tuning",
-            run=run,
+            model=learner.whole_model(load),
+            tokenizer=tokenizer,
             curves=[("loss", ["loss", "validation_loss"]), ("gradient norm", ["grad_norm"])],
             result=result,
         )
-        run.finish(result)
     return result
 
 
-def encode(encoder: Encoder, demonstrations: Sequence[Demonstration]) -> list[Side]:
-    """(prompt, response) tokens of every assistant turn."""
-    sides = []
+def encode(encoder: Encoder, demonstrations: Sequence[Demonstration]) -> list[Tree]:
+    """The tokens before and of every assistant turn."""
+    found: list[Tree] = []
     for each in demonstrations:
         for place, message in enumerate(each.messages):
             if message["role"] == "assistant" and place:
-                sides.append(encoder.pair(each.messages[:place], message["content"]))
-    return sides
+                prompt, response = encoder.pair(each.messages[:place], message["content"])
+                found.append((prompt, [response]))
+    return found
 
 
-def batch_loss(policy: Any, sides: Sequence[Side], pad: int) -> Tensor:
-    """The mean negative log-likelihood of the response tokens of a batch."""
-    logprobs, mask = response_logprobs(policy, sides, pad)
-    return masked_mean(-logprobs, mask)
+def to_rows(examples: Sequence[Tree], packing: bool, longest: int) -> list[Row]:
+    """The examples, each in a row of its own or packed."""
+    if not packing:
+        return [[each] for each in examples]
+    sizes = [count_tokens([each]) for each in examples]
+    return [[examples[index] for index in row] for row in fill_rows(sizes, longest)]
 
 
-def mean_loss(policy: Any, sides: Sequence[Side], pad: int, *, batch_size: int = 32) -> float:
-    """The mean loss, over all response tokens of some examples."""
-    total = tokens = 0.0
+def count_tokens(row: Row) -> int:
+    """How long a row is."""
+    return sum(len(prompt) + len(response) for prompt, (response,) in row)
+
+
+def count_targets(row: Row) -> int:
+    """How many tokens of a row carry a loss."""
+    return sum(len(response) for _, (response,) in row)
+
+
+def summed_loss(policy: Any, rows: Sequence[Row], pad: int) -> tuple[Tensor, Sums]:
+    """The negative log-likelihood of all response tokens of some rows."""
+    if all(len(row) == 1 for row in rows):
+        forest = plant([tree for row in rows for tree in row], policy, pad)
+    else:
+        forest = pack(rows, next(policy.parameters()).device, pad)
+    return -response_token_logprobs(policy, forest).sum(), {}
+
+
+def mean_loss(policy: Any, rows: Sequence[Row], pad: int, *, batch_size: int = 32) -> float:
+    """The mean loss, over all response tokens of some rows."""
+    total = 0.0
     with torch.no_grad():
-        for start in range(0, len(sides), batch_size):
-            logprobs, mask = response_logprobs(policy, sides[start : start + batch_size], pad)
-            total -= float((logprobs * mask).double().sum())
-            tokens += float(mask.sum())
-    return total / tokens
+        for start in range(0, len(rows), batch_size):
+            lost, _ = summed_loss(policy, rows[start : start + batch_size], pad)
+            total += float(lost.double())
+    return total / sum(map(count_targets, rows))

@@ -23,18 +23,30 @@ class SupervisedConfig(TrainingConfig):
     validate_every: int | None = flag(
         None, "updates between looks at the validation split [default: a tenth of the run]"
     )
+    patience: int | None = flag(
+        None, "end when so many looks brought no smaller validation loss, and keep the best weights"
+    )
+    micro_batch: int | None = flag(
+        None,
+        "examples in a forward pass: smaller needs less memory, changes nothing [default: all]",
+    )
+    compile: bool = flag(False, "compile the model first: pays on a GPU, in long runs")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         super().__post_init__()
         refuse_below(self, 0, "weight_decay")
-        refuse_below(self, 1, "validate_every")
+        refuse_below(self, 1, "validate_every", "patience", "micro_batch")
         refuse_not_above(self, 0, "max_grad_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(SupervisedConfig):
     """Supervised fine-tuning on demonstrations."""
+
+    packing: bool = flag(
+        False, "put several examples into each row of --max-length, blind to each other"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +55,45 @@ class RewardConfig(SupervisedConfig):
 
     weight_decay: float = flag(0.01, "decay of the weights")
     max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
+    label_smoothing: float = flag(0.0, "the chance that a ranking is the wrong way round")
+    margin_scale: float = flag(
+        0.0, "reward by which a pair's better one must lead, for each step of its strength"
+    )
+    length_control: bool = flag(
+        False,
+        "explain what length alone predicts outside of the reward, which then learns the rest",
+    )
+    sizes: str = flag(
+        "", "also train on these shares of the data, by comma, and plot accuracy against size"
+    )
+    train_share: float = flag(1.0, "train on this share of the prompts")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         super().__post_init__()
         refuse_below(self, 1, "max_mean_examples")
+        refuse_below(self, 0, "margin_scale")
+        refuse_smoothing(self.label_smoothing)
+        for share in (self.train_share, *shares_of(self.sizes)):
+            if not 0 < share <= 1:
+                raise UsageError(f"--sizes and --train-share must be above 0, at most 1: {share}")
+
+
+ENSEMBLES = ("mean", "worst", "uncertain")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineConfig(TrainingConfig):
     """What the stages that learn from their own samples take."""
 
-    reward: str = flag(..., "the reward model to climb")
+    reward: str = flag(..., "the reward model to climb; several, by comma, are an ensemble")
+    ensemble: str = flag(
+        "mean", "several rewards as one: mean, worst, or uncertain (mean less their variance)"
+    )
+    uncertainty_coef: float = flag(0.1, "weight of the variance where --ensemble is uncertain")
+    gold: str | None = flag(
+        None, "a reward model that is only watched: where it falls, the other is over-optimised"
+    )
     reference: str | None = flag(None, "the policy to stay near [default: the starting model]")
     kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward")
     kl_target: float | None = flag(None, "adapt beta towards this KL of a response, in nats")
@@ -75,7 +114,11 @@ class OnlineConfig(TrainingConfig):
         """Refuse what cannot be."""
         super().__post_init__()
         refuse_below(self, 1, "response_length", "micro_batch")
-        refuse_below(self, 0, "kl_coef", "missing_eos_penalty")
+        refuse_below(self, 0, "kl_coef", "missing_eos_penalty", "uncertainty_coef")
+        if self.ensemble not in ENSEMBLES:
+            raise UsageError(f"--ensemble must be {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
+        if self.lora_rank and self.reference:
+            raise UsageError("--reference: with --lora-rank it is the starting model, adapters off")
         refuse_not_above(self, 0, "temperature", "kl_target", "kl_horizon", "kl_stop")
         refuse_not_above(self, 0, "max_grad_norm")
         refuse_no_room(self.response_length, self.max_length)
@@ -94,12 +137,18 @@ class PPOConfig(OnlineConfig):
     value_coef: float = flag(0.1, "weight of the value loss beside the policy's, in the report")
     value_lr: float | None = flag(None, "learning rate of the value model [default: the policy's]")
     whiten_rewards: bool = flag(True, "bring rewards to unit variance, mean kept")
+    ptx_coef: float = flag(
+        0.0, "PPO-ptx: weight of the log likelihood of --ptx-data in every step (InstructGPT: 27.8)"
+    )
+    ptx_data: str | None = flag(
+        None, "an export or demonstrations for --ptx-coef [default: those of --data]"
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
         super().__post_init__()
         refuse_below(self, 1, "minibatches", "ppo_epochs")
-        refuse_below(self, 0, "value_coef")
+        refuse_below(self, 0, "value_coef", "ptx_coef")
         refuse_not_above(self, 0, "clip", "value_clip", "value_lr")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
@@ -135,8 +184,7 @@ class DPOConfig(SupervisedConfig):
         refuse_not_above(self, 0, "beta")
         if self.loss not in ("sigmoid", "ipo"):
             raise UsageError(f"--loss must be sigmoid or ipo, not {self.loss!r}")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise UsageError("--label-smoothing must be at least 0 and below 0.5")
+        refuse_smoothing(self.label_smoothing)
         if self.label_smoothing and self.loss == "ipo":
             raise UsageError("--label-smoothing goes with --loss sigmoid alone")
 
@@ -200,6 +248,20 @@ class GenerateConfig:
         if not 1 <= self.candidates <= 9:
             raise UsageError(f"--candidates must be 1 to 9, not {self.candidates}")
         refuse_no_room(self.response_length, self.max_length)
+
+
+def refuse_smoothing(chance: float) -> None:
+    """Raise UsageError for a chance of a wrong label that leaves nothing to learn."""
+    if not 0 <= chance < 0.5:
+        raise UsageError("--label-smoothing must be at least 0 and below 0.5")
+
+
+def shares_of(text: str) -> list[float]:
+    """`0.25,0.5` as numbers. Raises UsageError."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"--sizes must be numbers with commas between, not {text!r}") from None
 
 
 def refuse_no_room(response_length: int, max_length: int) -> None:

@@ -44,10 +44,12 @@ import torch
 from torch import nn
 
 from tests.trainer.conftest import make_tokenizer
-from trainer import losses, models, ppo, reward, stages
+from trainer import losses, models, ppo, reward, stages, trees
+from trainer.processes import Processes
 from trainer.rollout import sample
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 PROMPTS = [[{"role": "user", "content": "tell me story"}]] * 8
 
 
@@ -72,7 +74,7 @@ def config_of(tiny_model: str, reward_model: str, rankings: Path, **more: Any) -
 
 @pytest.fixture
 def trainer(tiny_model: str, reward_model: str, rankings: Path) -> ppo.Trainer:
-    return ppo.Trainer(config_of(tiny_model, reward_model, rankings), CPU)
+    return ppo.Trainer(config_of(tiny_model, reward_model, rankings), ALONE)
 
 
 def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) -> None:
@@ -84,8 +86,9 @@ def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) ->
     labels[0, : len(prompt)] = -100
     with torch.no_grad():
         theirs = policy(input_ids=ids, labels=labels).loss * len(response)
-        ours, mask = models.response_logprobs(policy, [(prompt, response)], 0)
-    assert mask.sum() == len(response)
+        forest = trees.plant([(prompt, [response])], trees.explore(policy), 0)
+        ours = trees.response_token_logprobs(policy, forest)
+    assert len(ours) == len(response)
     assert float(ours.sum()) == pytest.approx(-float(theirs), abs=1e-4)
 
 
@@ -111,7 +114,7 @@ def test_with_no_step_the_distance_stays_nothing_update_after_update(
     tiny_model: str, reward_model: str, rankings: Path
 ) -> None:
     config = config_of(tiny_model, reward_model, rankings, lr=1e-30, micro_batch=2)
-    trainer = ppo.Trainer(config, CPU)
+    trainer = ppo.Trainer(config, ALONE)
     for step in (1, 2, 3):
         figures = trainer.update(PROMPTS, step, 4)
         assert figures["kl"] == figures["kl_k2"] == figures["kl_k3"] == 0
@@ -142,7 +145,7 @@ def test_responses_are_scored_as_the_reward_model_was_trained_to_read_them(
     trainer: ppo.Trainer,
 ) -> None:
     rollout = trainer.roll_out(PROMPTS, trainer.stream)
-    found = trainer.score(PROMPTS, rollout)
+    found, _ = trainer.score(PROMPTS, rollout)
     for row, messages in enumerate(PROMPTS):
         prompt = trainer.encoder.prompt(messages, trainer.room)
         response = rollout.response[row][rollout.response_mask[row].bool()].tolist()
@@ -150,7 +153,7 @@ def test_responses_are_scored_as_the_reward_model_was_trained_to_read_them(
             response.append(trainer.tokenizer.eos_token_id)
         ids, mask = models.pad_right([prompt + response], trainer.tokenizer.pad_token_id, CPU)
         with torch.no_grad():
-            alone = models.sequence_rewards(trainer.reward_model, ids, mask)[0]
+            alone = models.sequence_rewards(trainer.rewards.first.model, ids, mask)[0]
         assert float(found[row]) == pytest.approx(float(alone), abs=1e-5)
 
 
@@ -171,11 +174,11 @@ def test_gradients_of_the_kl_estimators_as_losses() -> None:
 
 
 def test_the_value_model_starts_as_the_reward_model(trainer: ppo.Trainer) -> None:
-    one, other = trainer.value_model.state_dict(), trainer.reward_model.state_dict()
+    one, other = trainer.value_model.state_dict(), trainer.rewards.first.model.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert all(weight.requires_grad for weight in trainer.value_model.parameters())
-    assert not any(weight.requires_grad for weight in trainer.reward_model.parameters())
+    assert not any(weight.requires_grad for weight in trainer.rewards.first.model.parameters())
 
 
 def test_two_forward_passes_in_training_are_equal(tmp_path: Path) -> None:
@@ -209,7 +212,7 @@ def test_minibatches_come_in_a_fresh_order_and_each_episode_once(
     tiny_model: str, reward_model: str, rankings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tiny_model, reward_model, rankings, minibatches=2, ppo_epochs=3)
-    trainer = ppo.Trainer(config, CPU)
+    trainer = ppo.Trainer(config, ALONE)
     seen: list[list[int]] = []
     plain = trainer.step
 

@@ -17,10 +17,12 @@ import torch
 from trainer import dpo, evaluate, generate, models, ppo, reward, rloo, sft, stages
 from trainer.data import read_rankings, split_transcripts
 from trainer.errors import TrainerError, UsageError
+from trainer.processes import Processes
 from trainer.rollout import sample
 from trainer.runs import Batches
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -150,7 +152,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero(
         tiny_model, reward_run, rankings, tmp_path, temperature=temperature, lr=1e-30,
         micro_batch=4,
     )  # fmt: skip
-    trainer = ppo.Trainer(config, CPU)
+    trainer = ppo.Trainer(config, ALONE)
     prompts = [[{"role": "user", "content": "tell me story"}]] * 16
     figures = trainer.update(prompts, 1, 4)
     assert figures["kl"] == 0
@@ -178,7 +180,7 @@ def test_sampled_tokens_have_the_logprobs_that_training_computes(tiny_model: str
 def test_a_value_knows_nothing_of_its_own_token(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
-    trainer = ppo.Trainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), CPU)
+    trainer = ppo.Trainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), ALONE)
     rollout = trainer.roll_out([[{"role": "user", "content": "tell me"}]] * 2, trainer.stream)
     rows = torch.arange(2)
     before = trainer.values_of(trainer.value_model, rollout, rows)
@@ -194,7 +196,7 @@ def test_missing_ends_cost_their_penalty_and_real_ends_do_not(
 ) -> None:
     prompts = [[{"role": "user", "content": "tell me story"}]] * 32
     trainer = ppo.Trainer(
-        make_ppo(tiny_model, reward_run, rankings, tmp_path, missing_eos_penalty=5.0), CPU
+        make_ppo(tiny_model, reward_run, rankings, tmp_path, missing_eos_penalty=5.0), ALONE
     )
     experience = trainer.collect(prompts)
     ended = experience.rollout.ended
@@ -214,7 +216,7 @@ def test_gradient_accumulation_changes_nothing(
             tiny_model, reward_run, rankings, tmp_path, micro_batch=micro, batch_size=8,
             minibatches=1, ppo_epochs=1,
         )  # fmt: skip
-        trainer = ppo.Trainer(config, CPU)
+        trainer = ppo.Trainer(config, ALONE)
         trainer.update(prompts, 1, 4)
         found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
     assert torch.allclose(*found, atol=1e-5)
@@ -271,11 +273,11 @@ def test_rloo_accumulates_gradients_exactly_and_ends_equal_rewards_where_they_ar
         config = make_rloo(
             tiny_model, reward_run, rankings, tmp_path, batch_size=8, micro_batch=micro
         )
-        trainer = rloo.Trainer(config, CPU)
+        trainer = rloo.Trainer(config, ALONE)
         trainer.update(prompts, 1, 4)
         found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
     assert torch.allclose(*found, atol=1e-5)
-    trainer = rloo.Trainer(config, CPU)
+    trainer = rloo.Trainer(config, ALONE)
     rollout = trainer.roll_out(prompts, trainer.stream)
     before = [p.detach().clone() for p in trainer.policy.parameters()]
     figures = trainer.climb(rollout, torch.zeros(2))
@@ -424,7 +426,7 @@ def test_a_tokenizer_of_another_family_is_read_through_its_text(
     model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
     models.save_model(model, tokenizer, other)
     config = make_ppo(tiny_model, reward_run, rankings, tmp_path / "x", reward=str(other))
-    trainer = ppo.Trainer(config, CPU)
+    trainer = ppo.Trainer(config, ALONE)
     assert not trainer.same_tokens
     assert float(trainer.value_model.score.weight.abs().max()) == 0
     experience = trainer.collect([[{"role": "user", "content": "tell me"}]] * 4)

@@ -1,0 +1,242 @@
+"""A model under training: made ready for the run, moved one step at a time, saved and found again.
+
+What a batch is computed in (micro-batches, several processes) changes nothing of what it teaches: losses
+are sums over examples, divided by the weight of the whole batch.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from trainer.config import TrainingConfig
+from trainer.lora import add_adapters, merge_adapters
+from trainer.processes import (
+    Processes,
+    divided_as,
+    load_optimizer_state,
+    local_of,
+    wants_shards,
+    whole,
+)
+from trainer.runs import is_due
+from trainer.stages import SupervisedConfig
+from trainer.trees import explore
+
+Example = TypeVar("Example")
+# Sums over examples, and what they are to be divided by.
+Sums = Mapping[str, tuple[float, float]]
+
+
+def equip(model: Any, config: TrainingConfig, processes: Processes, *, learns: bool = True) -> Any:
+    """The model as the run computes with it: precision, adapters, checkpointing, shards."""
+    if config.dtype != "float32":
+        model.compute_dtype = getattr(torch, config.dtype)
+    explore(model)
+    if learns:
+        equip_adapters(model, config)
+    if learns and config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
+        model.train()  # there is no dropout: this switches the checkpoints on, and nothing else
+    if wants_shards(config.shard):
+        processes.shard(model)
+    return model
+
+
+def equip_adapters(model: Any, config: TrainingConfig) -> Any:
+    """The model, with adapters if the run wants them."""
+    if config.lora_rank:
+        add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
+    return model
+
+
+def groups_of(model: nn.Module, **settings: Any) -> list[dict[str, Any]]:
+    """What an optimiser moves of the model; divided weights are a group of their own."""
+    moving = [each for each in model.parameters() if each.requires_grad]
+    parts = (
+        [each for each in moving if not isinstance(each, DTensor)],
+        [each for each in moving if isinstance(each, DTensor)],
+    )
+    return [{"params": part, **settings} for part in parts if part]
+
+
+def adam(groups: list[dict[str, Any]], *, lr: float, weight_decay: float = 0.0) -> Any:
+    """AdamW with the papers' epsilon of 1e-5 (Huang et al. 2024, detail 5 of PPO's)."""
+    divided = any(isinstance(each, DTensor) for group in groups for each in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, eps=1e-5, weight_decay=weight_decay, fused=not divided)
+
+
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """The weights that move, whole. What stands still is in the model that the run started from."""
+    return {
+        name: whole(each.detach()) for name, each in model.named_parameters() if each.requires_grad
+    }
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Take weights that `weights_of` gave."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            local_of(own[name]).copy_(local_of(divided_as(own[name], value)))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state, whole."""
+    state: dict[str, Any] = whole(optimizer.state_dict())
+    return state
+
+
+def whole_model(model: Any, reload: Callable[[], Any], config: TrainingConfig) -> Any:
+    """A plain model with what was learnt: adapters merged, nothing divided. All processes ask.
+
+    The model must not be trained after this.
+    """
+    if any(isinstance(each, DTensor) for each in model.parameters()):
+        divided = model
+        model = equip_adapters(reload(), config)
+        load_weights(model, weights_of(divided))
+        model.config.update(divided.config.to_dict())
+    if config.lora_rank:
+        merge_adapters(model)
+    return model
+
+
+@dataclass
+class Best:
+    """The weights of least validation loss so far, where a run may end early."""
+
+    loss: float = float("inf")
+    step: int = 0
+    looks_since: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Learner(Generic[Example]):
+    """One model that learns from a fixed set of examples.
+
+    loss_of: (model, examples) to the sum of their weighted losses, and figures as sums;
+    weight_of: an example's weight in its batch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: SupervisedConfig,
+        processes: Processes,
+        *,
+        lr: float,
+        loss_of: Callable[[Any, Sequence[Example]], tuple[Tensor, Sums]],
+        weight_of: Callable[[Example], float],
+    ) -> None:
+        processes.check_batch(config.batch_size)
+        self.model = equip(model, config, processes)
+        if config.compile:
+            trunk = getattr(model, model.base_model_prefix)
+            trunk.compile(dynamic=True)
+        self.config, self.processes = config, processes
+        self.loss_of, self.weight_of = loss_of, weight_of
+        self.optimizer = adam(groups_of(model), lr=lr, weight_decay=config.weight_decay)
+        self.best = Best()
+
+    def step(self, batch: Sequence[Example], *, lr: float) -> dict[str, float]:
+        """One step of the optimiser on the mean loss of a batch; the figures of it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        total = max(sum(map(self.weight_of, batch)), 1e-8)
+        own = self.processes.share(batch)
+        sums: Sums = {"loss": (0.0, 0.0)}
+        for part in parts_of(own, self.config.micro_batch):
+            lost, figures = self.loss_of(self.model, part)
+            (lost / total).backward()  # type: ignore[no-untyped-call]
+            sums = add_sums(sums, {**figures, "loss": (lost.item(), 0.0)})
+        self.processes.add_up_gradients(self.model.parameters())
+        norm = self.processes.clip(self.model.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        sums = {**sums, "loss": (sums["loss"][0], total / self.processes.count)}
+        return {**means(sums, self.processes), "lr": lr, "grad_norm": norm}
+
+    # --- the best so far
+
+    def looks(self, step: int, total: int) -> bool:
+        """Whether the validation split should be looked at after this step."""
+        return is_due(step, self.config.validate_every, total)
+
+    def note(self, step: int, loss: float) -> None:
+        """Remember the weights if the validation loss is the least so far; count looks since."""
+        if self.config.patience is None:
+            return
+        if loss < self.best.loss:
+            weights = {name: each.cpu().clone() for name, each in weights_of(self.model).items()}
+            self.best = Best(loss, step, 0, weights)
+        else:
+            self.best.looks_since += 1
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the validation loss has not fallen for as many looks as --patience says."""
+        patience = self.config.patience
+        return patience is not None and self.best.looks_since >= patience
+
+    def take_best(self) -> dict[str, float]:
+        """Go back to the weights of least validation loss; the figures of it for the result."""
+        if not self.best.weights:
+            return {}
+        load_weights(self.model, self.best.weights)
+        return {"best_step": self.best.step, "best_validation_loss": self.best.loss}
+
+    def whole_model(self, reload: Callable[[], Any]) -> Any:
+        """The plain model, when all is learnt."""
+        return whole_model(self.model, reload, self.config)
+
+    # --- state, for an exact resume
+
+    def state(self) -> dict[str, Any]:
+        """All that a later start needs to give the same numbers. All processes ask."""
+        return {
+            "model": weights_of(self.model),
+            "optimizer": optimizer_state(self.optimizer),
+            "best": vars(self.best),
+        }
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        """Go on from a checkpoint, if there is one."""
+        if state is None:
+            return
+        load_weights(self.model, state["model"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.best = Best(**state["best"])
+
+
+def parts_of(items: Sequence[Example], size: int | None) -> Iterable[Sequence[Example]]:
+    """The items, at most `size` at a time."""
+    step = size or len(items)
+    return (items[start : start + step] for start in range(0, len(items), step))
+
+
+def add_sums(one: Sums, other: Sums) -> Sums:
+    """Both sums and both divisors, added."""
+    names = one.keys() | other.keys()
+    empty = (0.0, 0.0)
+    return {
+        name: (
+            one.get(name, empty)[0] + other.get(name, empty)[0],
+            one.get(name, empty)[1] + other.get(name, empty)[1],
+        )
+        for name in sorted(names)
+    }
+
+
+def means(sums: Sums, processes: Processes) -> dict[str, float]:
+    """Each sum over all processes, divided by its divisor."""
+    rows = torch.tensor(list(sums.values()), dtype=torch.float64)
+    rows = processes.add_up(rows)
+    return {
+        name: float(total / max(count, 1e-8))
+        for name, (total, count) in zip(sums, rows.tolist(), strict=True)
+    }
