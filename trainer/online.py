@@ -180,8 +180,9 @@ class Online(ABC, Generic[Config]):
     def roll_out(self, prompts: Sequence[Messages], stream: torch.Generator) -> Rollout:
         """One response to each prompt. Processes write their shares, and each gets all of them."""
         draws = torch.rand((self.config.response_length, len(prompts)), generator=stream)
-        shared = self.processes.count > 1
-        own = self.processes.share(range(len(prompts)))
+        divided = wants_shards(self.config.shard)
+        shared = 1 < self.processes.count <= len(prompts)
+        own = self.processes.share(range(len(prompts))) if shared else range(len(prompts))
         rollout = sample(
             self.policy,
             [self.encoder.prompt(prompts[row], self.room) for row in own],
@@ -189,8 +190,8 @@ class Online(ABC, Generic[Config]):
             temperature=self.config.temperature,
             end=self.tokenizer.eos_token_id,
             pad=self.tokenizer.pad_token_id,
-            draws=draws[:, own],
-            together=self.processes.any if shared and wants_shards(self.config.shard) else None,
+            draws=draws[:, list(own)],
+            together=self.processes.any if divided else None,
         )
         if not shared:
             return rollout
@@ -210,9 +211,11 @@ class Online(ABC, Generic[Config]):
         return rewards, spread
 
     def own_rows(self, count: int) -> list[int]:
-        """The rows that this process works out; where a model is divided, all go through all of them."""
-        divided = wants_shards(self.config.shard)
-        return list(range(count)) if divided else self.processes.share(range(count))
+        """The rows that this process works out: its share. Where a model is divided, all processes go
+        through all rows, and where there are fewer rows than processes."""
+        if count < self.processes.count or wants_shards(self.config.shard):
+            return list(range(count))
+        return self.processes.share(range(count))
 
     def fill(self, rows: Sequence[int], values: Tensor, count: int) -> Tensor:
         """(count, …) the values of all processes, each of its rows."""

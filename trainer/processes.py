@@ -10,7 +10,6 @@ and the optimiser's moments are divided among the processes (FSDP: Zhao et al. 2
 `fully_shard` does it); what is outside of the layers stays whole on each.
 """
 
-import itertools
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -134,9 +133,7 @@ class Processes:
         layers: Any = max(lists, key=len)
         mesh = init_device_mesh(self.device.type, (self.count,))
         for layer in layers:
-            fully_shard(layer, mesh=mesh)
-        for layer, following in itertools.pairwise(layers):
-            layer.set_modules_to_forward_prefetch([following])
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
 def wants_shards(asked: bool) -> bool:

@@ -65,10 +65,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def rankings(tmp_path: Path) -> Path:
     """Rankings in which the more suns a response has, the better it is."""
+    return write_rankings(tmp_path / "rankings.jsonl")
+
+
+def write_rankings(file: Path) -> Path:
+    """Write them."""
     import random
 
     source = random.Random(3)
-    file = tmp_path / "rankings.jsonl"
     with file.open("w") as lines:
         for number in range(120):
             texts = [
