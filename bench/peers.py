@@ -81,59 +81,77 @@ def prepare(folder: Path) -> None:
     (folder / "first.jsonl").write_text("".join(rows[:16]))
 
 
-def run_own(job: dict[str, Any]) -> dict[str, Any]:
+def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one straight run
     """What bench/peer_trl.py measures, of our own stages: the same loop as theirs in the trainer."""
     import torch
 
     from trainer import dpo, reward
     from trainer.data import read_rankings
+    from trainer.learner import Learner, equip
     from trainer.models import Encoder, load_policy, load_reward_model, load_tokenizer
-    from trainer.runs import Batches, linear_to_zero, take_step
-    from trainer.stages import DPOConfig
+    from trainer.processes import Processes
+    from trainer.runs import Batches, linear_to_zero
+    from trainer.stages import DPOConfig, RewardConfig
 
     torch.set_num_threads(job["threads"])
     cpu = torch.device("cpu")
+    processes = Processes(cpu)
     data = read_rankings(job["data"])
     rankings = [each for split in data.splits.values() for each in split]
     tokenizer = load_tokenizer(job["model"])
     encoder = Encoder(tokenizer, job["max_length"])
     pad = tokenizer.pad_token_id
+    plain = {"data": "", "model": "", "out": "", "batch_size": job["batch_size"]}
+    ahead = 0.0
     if job["what"] == "reward":
         model = load_reward_model(job["model"], tokenizer, cpu, seed=0)
+        config: Any = RewardConfig(**plain, weight_decay=0.0)
         rows: list[Any] = [reward.encode(encoder, each) for each in rankings]
-        ids = {"chosen_ids": rows[0][0][0], "rejected_ids": rows[0][0][1]}
-        lengths = [sum(map(len, row[0])) for row in rows]
+        prompt, responses = rows[0].trees[0]
+        ids = {"chosen_ids": [*prompt, *responses[0]], "rejected_ids": [*prompt, *responses[1]]}
+        lengths = [each.size for each in rows]
+        # TRL reads the prompt once for each side: those are the tokens that speed is told in.
+        tokens_of = [len(row.trees[0][0]) + row.size for row in rows]
 
-        def loss_of(some: list[Any]) -> torch.Tensor:
-            return reward.batch_loss(model, some, pad)[0]
+        def loss_of(model: Any, some: Any) -> Any:
+            return reward.summed_loss(model, some, pad, config)
+
+        learner: Any = Learner(
+            model, config, processes, lr=job["lr"], loss_of=loss_of,
+            weight_of=lambda example: example.ranking.weight,
+        )  # fmt: skip
     else:
         model = load_policy(job["model"], tokenizer, cpu)
-        config = DPOConfig(data="", model="", out="", beta=job["beta"])
+        config = DPOConfig(**plain, beta=job["beta"])
         pairs = dpo.to_pairs(encoder, rankings)
         reference = load_policy(job["reference"], tokenizer, cpu)
+        equip(reference, config, processes, learns=False)
         started = time.perf_counter()
         rows = dpo.with_reference(reference, pairs, pad)
         ahead = time.perf_counter() - started
         ids = {"prompt_ids": rows[0].chosen[0], "chosen_ids": rows[0].chosen[1]}
-        lengths = [sum(map(len, (*pair.chosen, *pair.rejected))) for pair in rows]
+        lengths = [*map(dpo.count_tokens, rows)]
+        tokens_of = [len(pair.chosen[0]) + dpo.count_tokens(pair) for pair in rows]
 
-        def loss_of(some: list[Any]) -> torch.Tensor:
-            return dpo.batch_loss(model, some, pad, config)[0]
+        def loss_of(model: Any, some: Any) -> Any:
+            return dpo.summed_loss(model, some, pad, config)
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=job["lr"], eps=1e-5, weight_decay=0.0)
+        learner = Learner(
+            model, config, processes, lr=job["lr"], loss_of=loss_of,
+            weight_of=lambda pair: pair.weight,
+        )  # fmt: skip
+
     losses, tokens = [], 0
     order = Batches(len(rows), job["batch_size"], seed=0, lengths=lengths)
     started = time.perf_counter()
     for step in range(1, job["steps"] + 1):
         chosen = order(step)
-        loss = loss_of([rows[index] for index in chosen])
         rate = job["lr"] * linear_to_zero(step, job["steps"])
-        take_step(model, optimizer, loss, lr=rate, longest=1.0)
-        losses.append(loss.item())
-        tokens += sum(lengths[index] for index in chosen)
+        losses.append(learner.step([rows[index] for index in chosen], lr=rate)["loss"])
+        tokens += sum(tokens_of[index] for index in chosen)
     seconds = time.perf_counter() - started
-    if job["what"] == "dpo":  # the reference's part of the work, for the pairs that were trained on
-        seconds += ahead * job["steps"] * job["batch_size"] / len(rows)
+    # The reference's part of the work, for the pairs that were trained on.
+    seconds += ahead * job["steps"] * job["batch_size"] / len(rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "losses": losses, "seconds": seconds, "peak_mib": peak, "first_ids": ids,
