@@ -39,7 +39,7 @@ def equip(model: Any, config: TrainingConfig, processes: Processes, *, learns: b
     if learns:
         equip_adapters(model, config)
     if learns and config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
         model.train()  # there is no dropout: this switches the checkpoints on, and nothing else
     if wants_shards(config.shard):

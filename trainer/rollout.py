@@ -4,7 +4,8 @@ No truncation of the distribution takes place (no top-k, no top-p): the update n
 the distribution that the tokens were really drawn from. Rows that have ended leave the batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ def sample(
     active = torch.arange(count, device=device)
     step_ids, step_mask, positions = ids, mask, positions_of(mask)
     cache: Any = None
-    with torch.no_grad():
+    with torch.no_grad(), speaking(policy):
         for step in range(length):
             with computing(policy):
                 output = policy(
@@ -94,6 +95,17 @@ def sample(
             step_mask = torch.cat([step_mask, step_mask.new_ones(len(active), 1)], dim=1)
             positions = positions[:, -1:] + 1
     return cut_to_longest(ids, mask, tokens, written, ended)
+
+
+@contextmanager
+def speaking(policy: Any) -> Iterator[None]:
+    """The policy with its cache: layers that compute activations twice in training keep none."""
+    training = policy.training
+    policy.eval()
+    try:
+        yield
+    finally:
+        policy.train(training)
 
 
 def cut_to_longest(
