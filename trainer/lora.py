@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from trainer.errors import TrainerError
+from trainer.processes import whole
 
 
 def add_adapters(model: Any, *, rank: int, alpha: float) -> Any:
@@ -64,16 +65,23 @@ def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def save_adapters(model: nn.Module, folder: Path) -> None:
-    """Write the adapters in the layout that peft and inference servers load."""
+def save_adapters(model: nn.Module, folder: Path, *, writes: bool = True) -> None:
+    """Write the adapters in the layout that peft and inference servers load.
+
+    Of processes that hold parts of them, all ask, and one writes.
+    """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {
-        f"base_model.model.{name.replace('.default.', '.')}": value.detach().cpu().contiguous()
+        f"base_model.model.{name.replace('.default.', '.')}": whole(value.detach())
+        .cpu()
+        .contiguous()
         for name, value in model.state_dict().items()
         if ".lora_" in name
     }
+    if not writes:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     layers = adapters_of(model)
     first = layers[0][1]
     description = {

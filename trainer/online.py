@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -46,6 +47,7 @@ from trainer.report import Curves, Sample, draw_frontier
 from trainer.rollout import Rollout, decode, from_rows, pick_rows, rows_of, sample
 from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
 from trainer.scoring import Scorers, paths_of
+from trainer.server import RolloutServer, seeds_of
 from trainer.stages import OnlineConfig
 
 HELD_OUT_PROMPTS = 64
@@ -109,6 +111,11 @@ class Online(ABC, Generic[Config]):
         self.kl_coef = config.kl_coef
         self.ended_by_kl = False
         self.stream = torch.Generator().manual_seed(config.seed)
+        self.server = None
+        if config.rollout_server:
+            name = f"plackett-{Path(config.out).resolve().name}-{processes.rank}"
+            folder = Path(config.out) / "served"
+            self.server = RolloutServer(config.rollout_server, folder, prefix=name)
 
     def load_policy(self, path: str | None = None) -> Any:
         """The starting model, or another with the same tokens."""
@@ -179,6 +186,8 @@ class Online(ABC, Generic[Config]):
 
     def roll_out(self, prompts: Sequence[Messages], stream: torch.Generator) -> Rollout:
         """One response to each prompt. Processes write their shares, and each gets all of them."""
+        if self.server is not None:
+            return self.roll_out_there(self.server, prompts, stream)
         draws = torch.rand((self.config.response_length, len(prompts)), generator=stream)
         divided = wants_shards(self.config.shard)
         shared = 1 < self.processes.count <= len(prompts)
@@ -196,6 +205,23 @@ class Online(ABC, Generic[Config]):
         if not shared:
             return rollout
         rows = self.processes.collect(rows_of(rollout))
+        return from_rows(rows, self.tokenizer.pad_token_id, self.processes.device)
+
+    def roll_out_there(
+        self, server: RolloutServer, prompts: Sequence[Messages], stream: torch.Generator
+    ) -> Rollout:
+        """The same by a server, which gets the policy as it is now. Each process asks for its share."""
+        seeds = seeds_of(stream, len(prompts))
+        server.publish(self.policy)
+        own = self.processes.share(range(len(prompts)))
+        rows = server.sample(
+            [self.encoder.prompt(prompts[row], self.room) for row in own],
+            [seeds[row] for row in own],
+            length=self.config.response_length,
+            temperature=self.config.temperature,
+            end=self.tokenizer.eos_token_id,
+        )
+        rows = self.processes.collect(rows)
         return from_rows(rows, self.tokenizer.pad_token_id, self.processes.device)
 
     def score(
@@ -335,8 +361,8 @@ def run_online(
         if trainer.hash_reference() != frozen:
             raise TrainerError("the reference moved: this is a fault of the program")
         after = trainer.judge(held_out) if held_out else None
-        if config.lora_rank and processes.first:
-            save_adapters(trainer.policy, run.folder / "adapter")
+        if config.lora_rank:
+            save_adapters(trainer.policy, run.folder / "adapter", writes=processes.first)
         result: dict[str, Any] = {"stage": stage, "steps": run.last_step}
         result |= {
             "ended_by_kl": trainer.ended_by_kl,

@@ -91,6 +91,9 @@ class OnlineConfig(TrainingConfig):
         "mean", "several rewards as one: mean, worst, or uncertain (mean less their variance)"
     )
     uncertainty_coef: float = flag(0.1, "weight of the variance where --ensemble is uncertain")
+    rollout_server: str | None = flag(
+        None, "the address of a vLLM that samples in this process's place; needs --lora-rank"
+    )
     gold: str | None = flag(
         None, "a reward model that is only watched: where it falls, the other is over-optimised"
     )
@@ -117,6 +120,10 @@ class OnlineConfig(TrainingConfig):
         refuse_below(self, 0, "kl_coef", "missing_eos_penalty", "uncertainty_coef")
         if self.ensemble not in ENSEMBLES:
             raise UsageError(f"--ensemble must be {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
+        if self.rollout_server and not self.lora_rank:
+            raise UsageError(
+                "--rollout-server needs --lora-rank: adapters are what it can be given"
+            )
         if self.lora_rank and self.reference:
             raise UsageError("--reference: with --lora-rank it is the starting model, adapters off")
         refuse_not_above(self, 0, "temperature", "kl_target", "kl_horizon", "kl_stop")

@@ -105,7 +105,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
             ppo.main(wanted)
     else:
         wanted = config(stages.RewardConfig, tiny_model, data, out, lr=1e30, **more)
-        with pytest.raises(TrainerError, match=r"step \d: (loss|grad_norm) is (nan|inf); try a smaller --lr"):
+        with pytest.raises(
+            TrainerError, match=r"step \d: (loss|grad_norm) is (nan|inf); try a smaller --lr"
+        ):
             reward.main(wanted)
     assert not (out / "model").exists()
     assert not (out / "result.json").exists()
