@@ -1,10 +1,11 @@
-"""How much a reward model from scratch learns of real pairs, beside a bag of words.
+"""How much a reward model learns of real pairs: from scratch, after SFT, and beside a bag of words.
 
     python bench/hh_pairs.py pairs.jsonl.gz
 
-Both see the training split of the file (by the trainer's stated rule) and are measured on the rest. The bag
+All see the training split of the file (by the trainer's stated rule) and are measured on the rest. The bag
 of words is a logistic regression on differences of word counts; the reward model is a small untrained
-Llama-style network with a byte-level BPE of the same text. Prints one JSON object.
+Llama-style network with a byte-level BPE of the same text, fitted as it is or after supervised fine-tuning
+on the preferred responses. Prints one JSON object.
 """
 
 import argparse
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from trainer import reward
+from trainer import reward, sft
 from trainer.data import Data, Ranking, read_rankings
 from trainer.judging import figures_of, wilson
 from trainer.tiny import TEMPLATE
@@ -113,47 +114,76 @@ def make_model(data: Data, folder: Path, seed: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def fine_tune(file: str, folder: Path, seed: int, epochs: float) -> dict[str, Any]:
+    """SFT of the small model on the preferred responses; its result."""
+    config = sft.SFTConfig(
+        data=file,
+        model=f"{folder}/model",
+        out=f"{folder}/sft",
+        seed=seed,
+        epochs=epochs,
+        batch_size=16,
+        max_length=512,
+        lr=2e-3,
+        packing=True,
+        patience=2,
+    )
+    return sft.main(config)
+
+
+def fit(file: str, model: str, out: str, seed: int, epochs: float) -> dict[str, Any]:
+    """The held-out accuracy of a reward model that starts from this model."""
+    config = reward.RewardConfig(
+        data=file,
+        model=model,
+        out=out,
+        seed=seed,
+        epochs=epochs,
+        batch_size=16,
+        max_length=256,
+        lr=5e-4,
+    )
+    started = time.perf_counter()
+    result = reward.main(config)
+    parts = [result[split] for split in ("validation", "test")]
+    pairs = sum(part["pairs"] for part in parts)
+    accuracy = sum(part["accuracy"] * part["pairs"] for part in parts) / pairs
+    return {
+        "seed": seed,
+        "accuracy": accuracy,
+        "accuracy_interval": wilson(accuracy, pairs),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", help="HH pairs, JSONL, gzipped or not")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--sft-epochs", type=float, default=6.0)
     arguments = parser.parse_args()
     data = read_rankings(arguments.file)
     found: dict[str, Any] = {
         "train_pairs": len(data["train"]),
         "held_out_pairs": len(data["validation"]) + len(data["test"]),
         "bag_of_words": bag_of_words(data),
-        "reward_model": [],
+        "from_scratch": [],
+        "after_sft": [],
     }
     for seed in range(arguments.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            make_model(data, Path(folder) / "model", seed)
-            config = reward.RewardConfig(
-                data=arguments.file,
-                model=f"{folder}/model",
-                out=f"{folder}/run",
-                seed=seed,
-                epochs=arguments.epochs,
-                batch_size=16,
-                max_length=256,
-                lr=5e-4,
-            )
-            started = time.perf_counter()
-            with contextlib.redirect_stdout(io.StringIO()):
-                result = reward.main(config)
-            parts = [result[split] for split in ("validation", "test")]
-            pairs = sum(part["pairs"] for part in parts)
-            accuracy = sum(part["accuracy"] * part["pairs"] for part in parts) / pairs
-            found["reward_model"].append(
-                {
-                    "seed": seed,
-                    "accuracy": accuracy,
-                    "accuracy_interval": wilson(accuracy, pairs),
-                    "seconds": round(time.perf_counter() - started, 1),
-                }
-            )
+        with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+            folder = Path(name)
+            make_model(data, folder / "model", seed)
+            tuned = fine_tune(arguments.file, folder, seed, arguments.sft_epochs)
+            for start, model in (("from_scratch", "model"), ("after_sft", "sft/model")):
+                figures = fit(
+                    arguments.file, f"{name}/{model}", f"{name}/{start}", seed, arguments.epochs
+                )
+                if start == "after_sft":
+                    figures["sft_validation_loss"] = tuned["validation_loss"]
+                found[start].append(figures)
     print(json.dumps(found, indent=2))
 
 
