@@ -12,6 +12,7 @@ STAGES = {
     "rloo": "the same without a value model",
     "dpo": "a policy straight from comparisons",
     "evaluate": "figures of a reward model, or of one policy against another",
+    "compare": "PPO beside SFT, DPO, RLOO and best-of-n, in one table",
     "generate": "responses of a policy to prompts",
     "tiny": "the demo's little story-teller, from nothing",
 }

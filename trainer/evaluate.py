@@ -139,9 +139,15 @@ def compare(
         texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
         said = list(zip(repeated, texts, strict=True))
         rewards = combine(torch.stack([score_texts(*judge, said) for judge in judges]), "mean")
-        best = rewards.view(len(prompts), draws).max(-1).values
-        sides.append((tokenizer, policy, rollouts, best))
-    (tokenizer, policy, rollouts, own), (other_tokenizer, other, _, others) = sides
+        chooser = rewards
+        if draws > 1 and config.choose_by is not None:
+            chooser = score_texts(*load_judge(config.choose_by, config, device), said)
+        chosen = chooser.view(len(prompts), draws).argmax(-1, keepdim=True)
+        best = rewards.view(len(prompts), draws).gather(-1, chosen)[:, 0]
+        lengths = torch.cat([each.response_mask.sum(-1) for each in rollouts])
+        written = lengths.view(len(prompts), draws).cpu().gather(-1, chosen)
+        sides.append((tokenizer, policy, rollouts, best, float(written.float().mean())))
+    (tokenizer, policy, rollouts, own, length), (other_tokenizer, other, _, others, _) = sides
     wins = (own > others).float() + 0.5 * (own == others).float()
     kl = None
     if same_tokens(tokenizer, other_tokenizer):
@@ -154,6 +160,7 @@ def compare(
         "kl": kl,
         "win_rate_interval": wilson(win_rate, len(prompts)),
         "against_reward_mean": float(others.mean()),
+        "response_length": length,
         "prompts": len(prompts),
         **(
             {"best_of": config.best_of, "best_of_kl": best_of_n_kl(config.best_of)}

@@ -11,8 +11,10 @@ from typing import Any
 from trainer.runs import Run
 
 STYLE = """
-:root { color-scheme: light dark; --one: #1f6fb4; --two: #c05a12; --three: #2e7d4f; }
-@media (prefers-color-scheme: dark) { :root { --one: #6fb3f0; --two: #f0a060; --three: #6cc493; } }
+:root { color-scheme: light dark;
+--one: #1f6fb4; --two: #c05a12; --three: #2e7d4f; --four: #8a4fb0; --five: #8f7100; }
+@media (prefers-color-scheme: dark) { :root {
+--one: #6fb3f0; --two: #f0a060; --three: #6cc493; --four: #c79be8; --five: #d9c04a; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
 vertical-align: top; overflow-wrap: anywhere; } th { font-weight: 500; }
@@ -28,6 +30,8 @@ COLOURS = {
     "#000002": "var(--one)",
     "#000003": "var(--two)",
     "#000004": "var(--three)",
+    "#000005": "var(--four)",
+    "#000006": "var(--five)",
 }
 INK, *LINES = COLOURS
 
@@ -56,16 +60,36 @@ def write_report(
     """Write the report: `curves` are (title, at most three names of metrics); `drawings` are more SVG."""
     metrics = run.read_metrics()
     drawn = [draw_curves(name, metrics, keys) for name, keys in curves]
-    drawn += drawings
+    write_page(
+        path,
+        title=title,
+        result=result,
+        drawings=[*drawn, *drawings],
+        samples=samples,
+        made=run.describe(),
+    )
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    result: dict[str, Any],
+    drawings: Sequence[str],
+    samples: Sequence[Sample] = (),
+    made: dict[str, Any] | None = None,
+) -> None:
+    """Write a page of figures, plots (as SVG), samples, and how it all was made."""
     shown = "".join(map(show_sample, samples))
     path.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>"
         f"<h2>Result</h2>{show_table(flatten(result))}"
-        f'<h2>Curves</h2><div class="curves">{"".join(drawn)}</div>'
+        f'<h2>Curves</h2><div class="curves">{"".join(drawings)}</div>'
         + (f"<h2>Samples</h2>{shown}" if shown else "")
-        + f"<h2>How it was made</h2>{show_table(flatten(run.describe()))}</html>\n",
+        + (f"<h2>How it was made</h2>{show_table(flatten(made))}" if made else "")
+        + "</html>\n",
         encoding="utf-8",
     )
 
@@ -148,7 +172,7 @@ def draw_points(
     joined: bool = False,
     diagonal: bool = False,
 ) -> str:
-    """A plot of at most three series of (x, y), as SVG; `diagonal` draws where y is x."""
+    """A plot of at most five series of (x, y), as SVG; `diagonal` draws where y is x."""
     figure, axes = _figure(title)
     if diagonal:
         axes.axline((0, 0), slope=1, color=INK, alpha=0.3, linewidth=1)

@@ -60,7 +60,7 @@ from trainer.models import (
 from trainer.processes import Processes
 from trainer.report import draw_points
 from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
-from trainer.stages import RewardConfig, shares_of
+from trainer.stages import RewardConfig, numbers_of
 from trainer.trees import Tree, plant, response_rewards
 
 # As many rankings are looked at along the way; the end is measured on all of them.
@@ -95,7 +95,7 @@ class LengthOffset:
 
 def main(config: RewardConfig) -> dict[str, Any]:
     """Fit a reward model; the result is also in result.json."""
-    by_size = [train_on_share(config, share) for share in shares_of(config.sizes)]
+    by_size = [train_on_share(config, share) for share in numbers_of(config.sizes, "--sizes")]
     processes = Processes(choose_device(config.device))
     make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)

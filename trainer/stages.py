@@ -74,7 +74,7 @@ class RewardConfig(SupervisedConfig):
         refuse_below(self, 1, "max_mean_examples")
         refuse_below(self, 0, "margin_scale")
         refuse_smoothing(self.label_smoothing)
-        for share in (self.train_share, *shares_of(self.sizes)):
+        for share in (self.train_share, *numbers_of(self.sizes, "--sizes")):
             if not 0 < share <= 1:
                 raise UsageError(f"--sizes and --train-share must be above 0, at most 1: {share}")
 
@@ -204,6 +204,9 @@ class EvaluateConfig:
     reward: str = flag(..., "the reward model")
     policy: str | None = flag(None, "a policy to compare")
     best_of: int = flag(1, "draw so many responses of --policy, and take the one of most reward")
+    choose_by: str | None = flag(
+        None, "the reward model that chooses for --best-of [default: --reward, which also judges]"
+    )
     against: str | None = flag(None, "the policy to compare it with")
     out: str | None = flag(None, "a file to write the figures to, besides printing them")
     max_length: int = flag(512, "tokens of prompt and response together")
@@ -226,6 +229,43 @@ class EvaluateConfig:
             raise UsageError("--policy and --against go together")
         if self.policy is not None:
             refuse_no_room(self.response_length, self.max_length)
+
+
+METHODS = ("sft", "dpo", "ppo", "rloo", "best-of-n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """PPO beside SFT, DPO, RLOO and best-of-n, from the same start on the same data."""
+
+    data: str = flag(..., "an export directory, or a file of rankings or comparisons")
+    model: str = flag(..., "the model that all methods start from, and are measured against")
+    out: str = flag(..., "the directory for the runs, the table and the plot")
+    prompts: str | None = flag(None, "prompts to measure on [default: the test split of --data]")
+    reward: str | None = flag(None, "the reward model to climb [default: one is fitted first]")
+    judge: str | None = flag(None, "another reward model that judges [default: the same]")
+    methods: str = flag(",".join(METHODS), "what to compare, by comma")
+    strengths: str = flag("1", "run with the price of KL multiplied by each of these, by comma")
+    best_of: int = flag(16, "n of best-of-n")
+    settings: str | None = flag(None, "a TOML file with a table of settings for each stage")
+    max_length: int = flag(512, "tokens of prompt and response together")
+    response_length: int = flag(128, "the longest response, in tokens")
+    seed: int = flag(0, "seed of everything random")
+    device: str = flag("auto", "auto, cpu or cuda")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        refuse_below(self, 2, "best_of")
+        refuse_below(self, 8, "max_length")
+        refuse_below(self, 1, "response_length")
+        refuse_below(self, 0, "seed")
+        refuse_device(self.device)
+        refuse_no_room(self.response_length, self.max_length)
+        for method in self.methods.split(","):
+            if method not in METHODS:
+                raise UsageError(f"--methods: there is no {method!r}, only {', '.join(METHODS)}")
+        if not all(strength > 0 for strength in numbers_of(self.strengths, "--strengths")):
+            raise UsageError("--strengths must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +303,12 @@ def refuse_smoothing(chance: float) -> None:
         raise UsageError("--label-smoothing must be at least 0 and below 0.5")
 
 
-def shares_of(text: str) -> list[float]:
-    """`0.25,0.5` as numbers. Raises UsageError."""
+def numbers_of(text: str, name: str) -> list[float]:
+    """`0.25,0.5` as numbers. Raises UsageError, naming the flag."""
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise UsageError(f"--sizes must be numbers with commas between, not {text!r}") from None
+        raise UsageError(f"{name} must be numbers with commas between, not {text!r}") from None
 
 
 def refuse_no_room(response_length: int, max_length: int) -> None:
@@ -305,6 +345,10 @@ CONFIGS: dict[str, tuple[type, str]] = {
     "evaluate": (
         EvaluateConfig,
         "--reward runs/reward/model --data export/comparisons.test.jsonl",
+    ),
+    "compare": (
+        CompareConfig,
+        "--data export --model model --out runs/compared --strengths 0.25,1,4",
     ),
     "generate": (
         GenerateConfig,
