@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from app.accounts.guards import Researcher, Session
 from app.datasets.models import Export, ExportState
 from app.datasets.queries import list_exports
-from app.errors import InvalidInput, PlackettError
+from app.errors import InvalidInput, NotFound, PlackettError
 from app.policies.models import Backend, Policy
 from app.policies.queries import list_policies
 from app.projects.models import Project
@@ -99,6 +100,8 @@ class RunPage(PageContext):
     log: str
     live: bool
     figures: Sequence[tuple[str, Any]]
+    slices: Sequence[tuple[str, dict[str, Any]]]
+    report: bool  # whether the trainer's own can be shown
 
 
 async def _runs_page(
@@ -186,8 +189,20 @@ async def run_page(
         log=read_log(run),
         live=run.state in (RunState.QUEUED, RunState.RUNNING),
         figures=list_figures(run.result or {}),
+        slices=list_slices(run.result or {}),
+        report=find_report(run) is not None,
     )
     return render(request, "training/run.html", context)
+
+
+@router.get("/research/runs/{run_id}/report")
+async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Response:
+    """The trainer's own report, as it wrote it: shown apart, where it can reach nothing of ours."""
+    report = find_report(await service.get_run(session, run_id))
+    if report is None:
+        raise NotFound("The run has no report, or not on this machine", place="run")
+    policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    return FileResponse(report, media_type="text/html", headers={"Content-Security-Policy": policy})
 
 
 @router.get("/research/runs/{run_id}/metrics")
@@ -209,6 +224,12 @@ async def cancel_from_form(
     return see_other(request, f"/research/runs/{run.id}", notice="The run has been told to stop.")
 
 
+def find_report(run: Run) -> Path | None:
+    """The run's report.html, where this machine has it."""
+    file = Path(run.path or "") / "report.html"
+    return file if run.path and file.is_file() else None
+
+
 def read_log(run: Run) -> str:
     """The end of the trainer's own log, where this machine has it."""
     path = Path(run.path or "") / "trainer.log"
@@ -221,8 +242,17 @@ def list_figures(result: dict[str, Any]) -> list[tuple[str, Any]]:
     """A result's plain figures, flattened: (`test.accuracy`, 0.78)."""
     figures: list[tuple[str, Any]] = []
     for name, value in result.items():
+        if name == "slices":  # tables of their own
+            continue
         if isinstance(value, dict):
             figures += [(f"{name}.{inner}", each) for inner, each in list_figures(value)]
         elif isinstance(value, int | float | str | bool) or value is None:
             figures.append((name, value))
     return figures
+
+
+def list_slices(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """A reward model's accuracy on the test split (or validation), by rater, policies, length and axis."""
+    figures = result.get("test") or result.get("validation")
+    slices = figures.get("slices") if isinstance(figures, dict) else None
+    return list(slices.items()) if isinstance(slices, dict) else []
