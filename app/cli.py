@@ -39,12 +39,16 @@ token_commands = typer.Typer(help="Keys for programs.", no_args_is_help=True)
 project_commands = typer.Typer(help="Projects.", no_args_is_help=True)
 policy_commands = typer.Typer(help="The registry of models that can speak.", no_args_is_help=True)
 run_commands = typer.Typer(help="Training runs.", no_args_is_help=True)
+feedback_commands = typer.Typer(
+    help="A model ranks and rewrites by written principles.", no_args_is_help=True
+)
 for name, group in {
     "user": user_commands,
     "token": token_commands,
     "project": project_commands,
     "policy": policy_commands,
     "run": run_commands,
+    "feedback": feedback_commands,
 }.items():
     commands.add_typer(group, name=name)
 
@@ -528,6 +532,97 @@ def start_run(
         raise Unavailable(
             facts.get("error") or f"the run was {facts['state']}", place=str(facts["id"])
         )
+
+
+Judging = Annotated[str, typer.Option("--policy", help="The policy of the registry that judges.")]
+PrinciplesFile = Annotated[
+    Path, typer.Option("--principles", help="A TOML file; docs/principles.toml is one.")
+]
+MostTasks = Annotated[int | None, typer.Option(min=1, help="At most so many tasks.")]
+FeedbackSeed = Annotated[int, typer.Option(min=0, help="Draws principles, and samples.")]
+
+
+@feedback_commands.command("rank")
+def rank_by_principles(
+    slug: Slug,
+    policy: Judging,
+    principles: PrinciplesFile,
+    limit: MostTasks = None,
+    seed: FeedbackSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Let a model rank every task, as a rater of kind `ai`; what it has ranked already stays.
+
+    People's tasks and figures are untouched; `plackett export --kind ai` writes its comparisons.
+
+    Example: plackett feedback rank answers --policy mistral --principles docs/principles.toml
+    """
+    _give_feedback(slug, policy, principles, limit=limit, seed=seed, as_json=as_json)
+
+
+@feedback_commands.command("revise")
+def revise_by_principles(
+    slug: Slug,
+    policy: Judging,
+    principles: PrinciplesFile,
+    rounds: Annotated[int, typer.Option(min=1, max=8, help="Critiques and revisions.")] = 1,
+    limit: MostTasks = None,
+    seed: FeedbackSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """The same, and let it criticise and rewrite the response that it ranks first.
+
+    The rewrites are demonstrations in `plackett export --kind ai`, for supervised fine-tuning.
+
+    Example: plackett feedback revise answers --policy mistral --principles docs/principles.toml
+    """
+    _give_feedback(slug, policy, principles, limit=limit, seed=seed, as_json=as_json, rounds=rounds)
+
+
+def _give_feedback(
+    slug: str,
+    policy: str,
+    file: Path,
+    *,
+    limit: int | None,
+    seed: int,
+    as_json: bool,
+    rounds: int | None = None,
+) -> None:
+    from app.feedback.principles import read_principles
+    from app.feedback.service import Report, give_feedback
+    from app.projects.service import get_project
+
+    principles = read_principles(file)
+    settings = get_settings()
+
+    def show(done: int, total: int) -> None:
+        typer.echo(f"{done} of {total} tasks", err=True)
+
+    async def work(url: str) -> Report:
+        async with open_sessions(url) as sessions:
+            async with sessions() as session:
+                project = await get_project(session, slug)
+            return await give_feedback(
+                sessions,
+                settings,
+                project,
+                policy,
+                principles,
+                seed=seed,
+                limit=limit,
+                revise=rounds is not None,
+                rounds=rounds or 1,
+                progress=show,
+            )
+
+    with database(settings) as url:
+        report = asyncio.run(work(url))
+    lines = [f"{report.rater}: {report.ranked} ranked ({report.ties} all tied)"]
+    if rounds is not None:
+        lines.append(f"  {report.revised} revised")
+    lines += [f"  {count} not: {reason}" for reason, count in report.failures.items()]
+    say("\n".join(lines), report.as_dict(), as_json)
 
 
 def main() -> None:

@@ -4,6 +4,11 @@
   const GROUPS = {
     reward: [["Loss", ["loss"]], ["Accuracy on the batch", ["accuracy"]], ["Gradient norm", ["grad_norm"]]],
     sft: [["Loss", ["loss"]], ["Gradient norm", ["grad_norm"]]],
+    rloo: [
+      ["Reward model's score", ["score", "rlhf_reward"]], ["KL from the reference, nats", ["kl", "kl_k3"]],
+      ["Entropy, nats a token", ["entropy"]], ["Response length, tokens", ["response_length"]],
+      ["Share that ended", ["ended_share"]], ["Tokens a second", ["tokens_per_second"]],
+    ],
     dpo: [["Loss", ["loss"]], ["Accuracy", ["accuracy"]], ["Margin", ["margin"]]],
     ppo: [
       ["Reward model's score", ["score", "rlhf_reward"]], ["KL from the reference, nats", ["kl", "kl_k3"]],

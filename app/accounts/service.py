@@ -77,10 +77,19 @@ async def create_user(
 
 async def get_or_create_imported_rater(session: AsyncSession, name: str) -> User:
     """The rater behind imported rankings that name them; one for each name."""
-    address = f"{uuid.uuid5(uuid.NAMESPACE_OID, name).hex}@imported.invalid"
+    return await _get_or_create_stand_in(session, name, Kind.IMPORTED)
+
+
+async def get_or_create_ai_rater(session: AsyncSession, name: str) -> User:
+    """The rater behind a model's rankings; one for each name. Nobody can sign in as one."""
+    return await _get_or_create_stand_in(session, name, Kind.AI)
+
+
+async def _get_or_create_stand_in(session: AsyncSession, name: str, kind: Kind) -> User:
+    address = f"{uuid.uuid5(uuid.NAMESPACE_OID, name).hex}@{kind.value}.invalid"
     await session.execute(
         insert(User)
-        .values(email=address, role=Role.RATER, kind=Kind.IMPORTED, name=name[:200])
+        .values(email=address, role=Role.RATER, kind=kind, name=name[:200])
         .on_conflict_do_nothing()
     )
     user = await queries.get_user_by_email(session, address)

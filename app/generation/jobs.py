@@ -23,9 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db.engine import SessionMaker
 from app.db.types import utc_now
 from app.generation import queries
-from app.generation.backends.base import Backend, GenerationError, Outcome, Request, Response
-from app.generation.backends.local import LocalBackend
-from app.generation.backends.openai import OpenAIBackend
+from app.generation.backends.base import GenerationError, Outcome, Request, Response
+from app.generation.backends.opening import open_backend
 from app.generation.models import GenerationFailure
 from app.generation.service import enqueue
 from app.policies.models import Backend as BackendKind
@@ -177,19 +176,11 @@ class Worker:
             )
             for work, slot in pairs
         ]
-        outcomes = await self._backend(policy).generate(requests)
+        outcomes = await open_backend(policy, timeout=self.settings.generation_timeout).generate(
+            requests
+        )
         for (_, slot), outcome in zip(pairs, outcomes, strict=True):
             slot.outcome = outcome
-
-    def _backend(self, policy: Policy) -> Backend:
-        if policy.backend is BackendKind.OPENAI:
-            return OpenAIBackend(
-                policy.base_url or "",
-                policy.model,
-                api_key_variable=policy.api_key_variable,
-                timeout=self.settings.generation_timeout,
-            )
-        return LocalBackend(policy.model)
 
     async def _finish(self, project_id: uuid.UUID, work: Work) -> None:
         async with self.sessions() as session:

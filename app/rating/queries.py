@@ -37,12 +37,17 @@ def enough_gold() -> ColumnElement[bool]:
     return and_(Task.gold, Task.overlap - Task.open_slots >= Project.overlap)
 
 
+def by_people(ranking: Any = Ranking) -> ColumnElement[bool]:
+    """A ranking of a person, here or imported. A model's came by no assignment, and fills no slot."""
+    return or_(ranking.assignment_id.is_not(None), ranking.imported)
+
+
 async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int, int]:
     """(tasks with a free slot, tasks with all their rankings)."""
     filled = (
         select(func.count())
         .select_from(Ranking)
-        .where(Ranking.task_id == Task.id, Ranking.extra.is_(False))
+        .where(Ranking.task_id == Task.id, Ranking.extra.is_(False), by_people())
         .scalar_subquery()
     )
     row = (
@@ -81,10 +86,12 @@ async def count_assignments(
 
 
 async def count_rankings(session: AsyncSession, project_id: uuid.UUID) -> int:
-    """All rankings of a project."""
+    """All of people's rankings of a project."""
     return (
         await session.scalar(
-            select(func.count()).select_from(Ranking).where(Ranking.project_id == project_id)
+            select(func.count())
+            .select_from(Ranking)
+            .where(Ranking.project_id == project_id, by_people())
         )
     ) or 0
 
@@ -169,7 +176,7 @@ async def count_own_by_day(
 async def count_own_agreement(
     session: AsyncSession, rater_id: uuid.UUID, *, newest: int = 500
 ) -> tuple[int, int]:
-    """(pairs that another rater put the same way, pairs that another judged too).
+    """(pairs that another person put the same way, pairs that another judged too).
 
     Of the rater's newest rankings. A pair counts once for each other rater; a tie agrees with a tie.
     """
@@ -196,7 +203,10 @@ async def count_own_agreement(
             select(func.count().filter(same_way), func.count())
             .select_from(mine)
             .join(own, own.ranking_id == mine.c.id)
-            .join(other, and_(other.task_id == mine.c.task_id, other.rater_id != rater_id))
+            .join(
+                other,
+                and_(other.task_id == mine.c.task_id, other.rater_id != rater_id, by_people(other)),
+            )
             .join(theirs, and_(theirs.ranking_id == other.id, either_way))
         )
     ).one()

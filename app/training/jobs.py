@@ -26,7 +26,7 @@ from app.db.types import utc_now
 from app.policies.models import Policy
 from app.settings import CHECKOUT, Settings
 from app.training import queries
-from app.training.models import Run, RunMetric, RunState, Stage
+from app.training.models import ONLINE, Run, RunMetric, RunState
 from app.training.service import ENDED, register_result
 
 log = structlog.get_logger(__name__)
@@ -119,7 +119,7 @@ class Follower:
             *("--data", str(export.path), "--model", base.model, "--out", str(folder)),
             *("--device", self.settings.trainer_device),
         ]
-        if run.stage is Stage.PPO:
+        if run.stage in ONLINE:
             assert run.reward_run_id is not None
             reward = await session.get_one(Run, run.reward_run_id)
             command += ["--reward", str(Path(reward.path or "") / "model")]

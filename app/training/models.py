@@ -18,7 +18,12 @@ class Stage(StrEnum):
     SFT = "sft"
     REWARD = "reward"
     PPO = "ppo"
+    RLOO = "rloo"
     DPO = "dpo"
+
+
+# The stages that climb a reward model.
+ONLINE = (Stage.PPO, Stage.RLOO)
 
 
 class RunState(StrEnum):
@@ -43,7 +48,7 @@ class Run(Base):
         choice(RunState), default=RunState.QUEUED, server_default="queued"
     )
     export_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("exports.id"))
-    # The policy it starts from, and the reward run that it climbs (ppo).
+    # The policy it starts from, and the reward run that it climbs (ppo, rloo).
     base_policy_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("policies.id"))
     reward_run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
     # The trainer's flags, by name.

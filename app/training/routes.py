@@ -20,7 +20,7 @@ from app.projects.models import Project
 from app.projects.queries import list_projects
 from app.projects.service import get_project
 from app.training import queries, service
-from app.training.models import Run, RunState, Stage
+from app.training.models import ONLINE, Run, RunState, Stage
 from app.training.schemas import RunIn, RunOut
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
@@ -33,8 +33,8 @@ OFFERED = {
     "steps": "How many updates; empty: the trainer's own choice",
     "lr": "Learning rate",
     "batch-size": "Rankings, or episodes, in each update",
-    "kl-coef": "PPO: the price of moving away from the reference, in reward for each nat",
-    "response-length": "PPO: the longest response, in tokens",
+    "kl-coef": "PPO, RLOO: the price of moving away from the reference, in reward for each nat",
+    "response-length": "PPO, RLOO: the longest response, in tokens",
     "seed": "Seed of everything random",
 }
 LOG_LINES = 40
@@ -161,7 +161,7 @@ async def start_from_form(request: Request, session: Session, researcher: Resear
 def _from_form(form: dict[str, str]) -> RunIn:
     given = {name: form[name] for name in OFFERED if form.get(name, "").strip()}
     chosen = {name: form[name] for name in ("export", "policy", "reward", "name") if form.get(name)}
-    if form.get("stage") != Stage.PPO.value:
+    if form.get("stage") not in ONLINE:
         chosen.pop("reward", None)
     try:
         return RunIn.model_validate(

@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,16 @@ class TrainerFlags(BaseModel):
     seed: int | None = Field(default=None, ge=0)
     kl_coef: float | None = Field(default=None, ge=0)
     response_length: int | None = Field(default=None, ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    dtype: Literal["float32", "bfloat16"] | None = None
+    lora_rank: int | None = Field(default=None, ge=0)
+    beta: float | None = Field(default=None, gt=0)
+    label_smoothing: float | None = Field(default=None, ge=0, lt=0.5)
+    margin_scale: float | None = Field(default=None, ge=0)
+    patience: int | None = Field(default=None, ge=1)
+    kl_target: float | None = Field(default=None, gt=0)
+    kl_stop: float | None = Field(default=None, gt=0)
+    ptx_coef: float | None = Field(default=None, ge=0)
 
 
 class RunIn(BaseModel):
@@ -39,7 +49,7 @@ class RunIn(BaseModel):
     export: uuid.UUID | None = None
     # The project's first local policy that still serves.
     policy: str | None = None
-    # For ppo: the project's newest succeeded reward run.
+    # For ppo and rloo: the project's newest succeeded reward run.
     reward: uuid.UUID | None = None
     # The name of the policy that comes of it: "<slug>-<stage>-<number>".
     name: Name | None = None

@@ -19,7 +19,7 @@ from app.policies.schemas import PolicyIn
 from app.policies.service import get_policy, register_policy, set_project_policies
 from app.projects.models import Project
 from app.training import queries
-from app.training.models import Run, RunMetric, RunState, Stage
+from app.training.models import ONLINE, Run, RunMetric, RunState, Stage
 from app.training.schemas import RunIn
 
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
@@ -90,9 +90,9 @@ async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -
 
 
 async def _choose_reward(session: AsyncSession, project: Project, wanted: RunIn) -> Run | None:
-    if wanted.stage is not Stage.PPO:
+    if wanted.stage not in ONLINE:
         if wanted.reward is not None:
-            raise InvalidInput("only ppo takes a reward model", place="reward")
+            raise InvalidInput("only ppo and rloo take a reward model", place="reward")
         return None
     if wanted.reward is None:
         reward = await queries.find_newest_reward_run(session, project.id)

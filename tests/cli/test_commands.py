@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.settings import CHECKOUT
+from tests.generation.openai_server import running_server
 
 
 class Shell:
@@ -74,6 +75,27 @@ def test_from_nothing_to_an_export(plackett: Shell, tmp_path: Path) -> None:
     assert sum(part["comparisons"] for part in manifest["counts"].values()) == 20
     assert manifest["guideline_version"] == 1
     assert "not empty" in failure(plackett("export", "p", "--out", str(tmp_path / "out")))
+
+
+def test_a_model_gives_feedback_from_the_terminal(plackett: Shell, tmp_path: Path) -> None:
+    plackett("project", "create", "p", "--name", "P")
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"Q{n}", "candidates": ["good good", "bad", "good"]} for n in range(4)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    plackett("import", "p", str(file))
+    with running_server() as chat:
+        words = ("--backend", "openai", "--model", "judge", "--base-url", chat.address)
+        assert plackett("policy", "add", "critic", *words).returncode == 0
+        words = ("p", "--policy", "critic", "--principles", "docs/principles.toml")
+        assert plackett.json("feedback", "rank", *words, "--limit", "1")["ranked"] == 1
+        told = plackett("feedback", "rank", *words)
+        assert "3 ranked" in told.stdout
+        assert "3 of 3 tasks" in told.stderr
+        assert plackett.json("feedback", "revise", *words)["revised"] == 4
+    assert "nobody" in failure(plackett("feedback", "rank", "p", "--policy", "nobody", *words[3:]))
+    manifest = plackett.json("export", "p", "--out", str(tmp_path / "ai"), "--kind", "ai")
+    assert sum(part["comparisons"] for part in manifest["counts"].values()) == 12
+    assert sum(part["demonstrations"] for part in manifest["counts"].values()) == 4
 
 
 def test_failures_are_one_line_and_usage_errors_are_two(plackett: Shell, tmp_path: Path) -> None:

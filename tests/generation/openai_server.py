@@ -3,6 +3,7 @@
 Its model writes words drawn from the request's seed; the model's name chooses how it behaves.
 """
 
+import math
 import random
 import threading
 import time
@@ -53,6 +54,8 @@ class ChatServer:
             return JSONResponse({"choices": [{"message": {"content": None}}]})
         if model == "busy":
             return JSONResponse({}, 429, headers={"Retry-After": "30"})
+        if model.startswith("judge"):
+            return self.judge(body)
         source = random.Random(body["seed"])
         words = [source.choice(WORDS) for _ in range(8)]
         text = "always the same" if model == "parrot" else " ".join(words)
@@ -62,6 +65,28 @@ class ChatServer:
                 "usage": {"prompt_tokens": 7, "completion_tokens": 8},
             }
         )
+
+    def judge(self, body: dict[str, Any]) -> Response:
+        """A model that likes the word `good`, or whatever stands first, and can rewrite.
+
+        `judge` tells log-probabilities, `judge-word` only its word, `judge-first` always says A,
+        `judge-mute` never says a letter.
+        """
+        model, asked = body["model"], body["messages"][-1]["content"]
+        if "Response B:" not in asked:  # a critique or a revision
+            said = "it could be better" if "critique" in asked else "a good good good answer"
+            return JSONResponse({"choices": [{"message": {"content": said}}]})
+        first, second = (part.count("good") for part in asked.split("Response B:"))
+        chance = 0.9 if model == "judge-first" else 1 / (1 + math.exp(second - first))
+        word = {"judge-mute": "well", "judge-word": "(A)" if chance >= 0.5 else "B."}.get(
+            model, "A"
+        )
+        choice: dict[str, Any] = {"message": {"content": word}, "finish_reason": "stop"}
+        if model in ("judge", "judge-first") and body.get("logprobs"):
+            told = [("A", chance), (" B", 1 - chance), ("The", 0.01)]
+            top = [{"token": token, "logprob": math.log(value)} for token, value in told]
+            choice["logprobs"] = {"content": [{"token": "A", "top_logprobs": top}]}
+        return JSONResponse({"choices": [choice]})
 
 
 @contextmanager

@@ -59,6 +59,8 @@ async def test_a_run_says_what_it_misses(sessions: SessionMaker, settings: Setti
         project = await make(session, sessions, settings)
         with pytest.raises(Conflict, match="no reward model"):
             await start_run(session, project, RunIn(stage=Stage.PPO), actor=None)
+        with pytest.raises(Conflict, match="no reward model"):
+            await start_run(session, project, RunIn(stage=Stage.RLOO), actor=None)
         with pytest.raises(NotFound, match="no policy 'ghost'"):
             await start_run(session, project, RunIn(stage=Stage.REWARD, policy="ghost"), actor=None)
         remote = await create_policy(session)

@@ -40,8 +40,24 @@ class GenerationError(Exception):
 Outcome = Response | GenerationError
 
 
+@dataclass(frozen=True)
+class Question:
+    """One choice that is wanted: a conversation whose answer begins with one of the labels."""
+
+    messages: Sequence[dict[str, str]]
+    labels: Sequence[str]
+
+
+# The chance of each label, adding up to 1, or why there is none.
+Choice = tuple[float, ...] | GenerationError
+
+
 class Backend(Protocol):
     """A policy that can be asked."""
+
+    async def choose(self, questions: Sequence[Question]) -> Sequence[Choice]:
+        """How likely each label is as the answer's first word. Raises nothing of its own."""
+        ...
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
         """A response or a reason for each request, in their order. Raises nothing of its own."""

@@ -8,11 +8,18 @@ that falls within them may differ. The same batch gives the same samples.)
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.generation.backends.base import GenerationError, Outcome, Request, Response
+from app.generation.backends.base import (
+    Choice,
+    GenerationError,
+    Outcome,
+    Question,
+    Request,
+    Response,
+)
 
 # How many models stay loaded: the one in use and the one before it.
 KEPT_MODELS = 2
@@ -34,20 +41,32 @@ class LocalBackend:
         """A response or a reason for each request."""
         return await asyncio.to_thread(self._generate, requests)
 
+    async def choose(self, questions: Sequence[Question]) -> Sequence[Choice]:
+        """The labels' chances by the model's own distribution of the first token."""
+        return await asyncio.to_thread(self._choose, questions)
+
     def _generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
+        return self._with_model(requests, lambda loaded: loaded.generate(requests))
+
+    def _choose(self, questions: Sequence[Question]) -> Sequence[Choice]:
+        return self._with_model(questions, lambda loaded: loaded.choose(questions))
+
+    def _with_model(
+        self, wanted: Sequence[Any], work: Callable[["LoadedModel"], Sequence[Any]]
+    ) -> Sequence[Any]:
         with _lock:
             try:
                 loaded = load(self.model)
             except Exception as error:  # whatever a checkpoint can do wrong, in one sentence
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
                 failure = GenerationError(f"the model {self.model} cannot be loaded: {reason}")
-                return [failure] * len(requests)
+                return [failure] * len(wanted)
             try:
-                return loaded.generate(requests)
+                return work(loaded)
             except (RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 failure = GenerationError(f"the model {self.model} failed: {reason}")
-                return [failure] * len(requests)
+                return [failure] * len(wanted)
 
 
 def load(path: str) -> "LoadedModel":
@@ -78,6 +97,7 @@ class LoadedModel:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        self.path = path
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # On a CPU the narrow types are slower, and less exact, than float32.
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
@@ -108,7 +128,62 @@ class LoadedModel:
             outcomes.update(zip(rows, sampled, strict=True))
         return [outcomes[index] for index in range(len(requests))]
 
-    def _encode(self, request: Request) -> list[int]:
+    def choose(self, questions: Sequence[Question]) -> list[Choice]:
+        """The chances of labels as first tokens, with or without a space before them."""
+        import torch
+
+        prompts = [self._encode(question) for question in questions]
+        choices: dict[int, Choice] = {}
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        for start in range(0, len(order), BATCH_ROWS):
+            rows = order[start : start + BATCH_ROWS]
+            fitting = [index for index in rows if len(prompts[index]) <= self.window]
+            for index in set(rows) - set(fitting):
+                choices[index] = GenerationError(
+                    f"the question has {len(prompts[index])} tokens; the model's window is "
+                    f"{self.window}"
+                )
+            if not fitting:
+                continue
+            ids, mask = self._pad_left([prompts[index] for index in fitting])
+            with torch.inference_mode():
+                output = self.model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                    use_cache=False,
+                    logits_to_keep=1,
+                )
+            logprobs = output.logits[:, -1].float().log_softmax(-1)
+            for row, index in enumerate(fitting):
+                choices[index] = self._weigh(logprobs[row], questions[index].labels)
+        return [choices[index] for index in range(len(questions))]
+
+    def _weigh(self, logprobs: Any, labels: Sequence[str]) -> Choice:
+        firsts = [
+            {self.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in spellings}
+            for spellings in ((label, f" {label}") for label in labels)
+        ]
+        own = [
+            tokens - set().union(*firsts[:n], *firsts[n + 1 :]) for n, tokens in enumerate(firsts)
+        ]
+        if not all(own):
+            return GenerationError(f"the model {self.path} has no tokens to tell {labels} apart by")
+        values = [logprobs[sorted(tokens)].logsumexp(0) for tokens in own]
+        total = sum(float(value.exp()) for value in values)
+        return tuple(float(value.exp()) / total for value in values)
+
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """(B, T) tokens and mask, padded so that all rows end in the same column."""
+        import torch
+
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _encode(self, request: Request | Question) -> list[int]:
         messages = list(request.messages)
         if self.tokenizer.chat_template:
             encoded = self.tokenizer.apply_chat_template(
@@ -123,16 +198,8 @@ class LoadedModel:
     ) -> list[Outcome]:
         import torch
 
-        count, width = len(prompts), max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor(
-            [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts],
-            device=self.device,
-        )  # (B, T), padded on the left so that all rows go on from the same column
-        mask = torch.tensor(
-            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts],
-            device=self.device,
-        )
+        count = len(prompts)
+        ids, mask = self._pad_left(prompts)
         streams = [torch.Generator().manual_seed(request.seed) for request in requests]
         temperature = torch.tensor([r.temperature for r in requests], device=self.device)
         top_p = torch.tensor([r.top_p for r in requests], device=self.device)

@@ -4,18 +4,30 @@ Requests go out side by side; batching is the server's craft.
 """
 
 import asyncio
+import math
 import os
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import httpx
 
-from app.generation.backends.base import GenerationError, Outcome, Request, Response
+from app.generation.backends.base import (
+    Choice,
+    GenerationError,
+    Outcome,
+    Question,
+    Request,
+    Response,
+)
 
 # How many requests a worker has open at one server: enough to fill a batch, few enough to be polite.
 CONCURRENT = 32
 # A server's own words, as far as they help on a page.
 EXCERPT = 300
+TOP_LOGPROBS = 20  # the most that the API gives
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 class OpenAIBackend:
@@ -31,6 +43,17 @@ class OpenAIBackend:
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
         """A response or a reason for each request."""
+        return await self._side_by_side(self._ask, requests)
+
+    async def choose(self, questions: Sequence[Question]) -> Sequence[Choice]:
+        """The labels' chances by the server's log-probabilities; of a server without them, its word."""
+        return await self._side_by_side(self._choose, questions)
+
+    async def _side_by_side(
+        self,
+        ask: Callable[[httpx.AsyncClient, Asked], Awaitable[Answer | GenerationError]],
+        wanted: Sequence[Asked],
+    ) -> list[Answer | GenerationError]:
         headers = {}
         if self.api_key_variable:
             key = os.environ.get(self.api_key_variable)
@@ -39,16 +62,16 @@ class OpenAIBackend:
                     f"the worker has no environment variable {self.api_key_variable} "
                     "with the server's key"
                 )
-                return [missing] * len(requests)
+                return [missing] * len(wanted)
             headers["Authorization"] = f"Bearer {key}"
         limit = asyncio.Semaphore(CONCURRENT)
         async with httpx.AsyncClient(headers=headers, timeout=self.timeout) as client:
 
-            async def one(request: Request) -> Outcome:
+            async def one(each: Asked) -> Answer | GenerationError:
                 async with limit:
-                    return await self._ask(client, request)
+                    return await ask(client, each)
 
-            return await asyncio.gather(*(one(request) for request in requests))
+            return await asyncio.gather(*(one(each) for each in wanted))
 
     async def _ask(self, client: httpx.AsyncClient, request: Request) -> Outcome:
         body = {
@@ -60,6 +83,31 @@ class OpenAIBackend:
             "top_p": request.top_p,
             "max_tokens": request.max_new_tokens,
         }
+        answer = await self._post(client, body)
+        return answer if isinstance(answer, GenerationError) else self._read(answer)
+
+    async def _choose(self, client: httpx.AsyncClient, question: Question) -> Choice:
+        body = {
+            "model": self.model,
+            "messages": list(question.messages),
+            "n": 1,
+            "temperature": 0.0,
+            "max_tokens": 4,  # a label, behind whatever mark a model puts before it
+            "logprobs": True,
+            "top_logprobs": TOP_LOGPROBS,
+        }
+        answer = await self._post(client, body)
+        if isinstance(answer, GenerationError):
+            return answer
+        outcome = self._read(answer)
+        if isinstance(outcome, GenerationError):
+            return outcome
+        chances = read_chances(answer.json()["choices"][0], question.labels)
+        return chances or read_label(outcome.text, question.labels)
+
+    async def _post(
+        self, client: httpx.AsyncClient, body: dict[str, Any]
+    ) -> httpx.Response | GenerationError:
         try:
             answer = await client.post(self.url, json=body)
         except httpx.TimeoutException:
@@ -73,7 +121,7 @@ class OpenAIBackend:
                 f"{answer.text[:EXCERPT].strip() or 'nothing more'}",
                 retry_after=_retry_after(answer),
             )
-        return self._read(answer)
+        return answer
 
     def _read(self, answer: httpx.Response) -> Outcome:
         try:
@@ -94,6 +142,26 @@ class OpenAIBackend:
             prompt_tokens=_count(usage.get("prompt_tokens")),
             completion_tokens=_count(usage.get("completion_tokens")),
         )
+
+
+def read_chances(choice: Any, labels: Sequence[str]) -> tuple[float, ...] | None:
+    """The labels' shares of the first token's likeliest ones; None where the server tells none."""
+    try:
+        listed = choice["logprobs"]["content"][0]["top_logprobs"]
+        told = [(str(each["token"]).strip(), float(each["logprob"])) for each in listed]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    chances = [sum(math.exp(value) for token, value in told if token == label) for label in labels]
+    total = sum(chances)
+    return tuple(chance / total for chance in chances) if total > 0 else None
+
+
+def read_label(text: str, labels: Sequence[str]) -> Choice:
+    """All of the chance for the label that the answer begins with."""
+    first = re.match(r"\W*(\w+)", text)
+    if first is None or first[1] not in labels:
+        return GenerationError(f"the answer is none of {', '.join(labels)}: {text[:80]!r}")
+    return tuple(float(label == first[1]) for label in labels)
 
 
 def _count(value: Any) -> int | None:

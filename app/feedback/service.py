@@ -1,0 +1,258 @@
+"""AI feedback: a policy of the registry ranks candidates, and rewrites the best, by written principles.
+
+It enters by the doors that people's judgements do, as a rater of kind `ai`: a ranking with comparisons and
+a rationale, a rewrite that exports as a demonstration. It takes nobody's place: its rankings fill no slot
+of a task, so that as many people are asked as without it. What is done is not done again; the database's
+one ranking for each task and rater settles what two runs at once would do twice.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.models import User
+from app.accounts.service import get_or_create_ai_rater, record
+from app.db.engine import SessionMaker
+from app.db.types import uuid7
+from app.errors import InvalidInput, PlackettError
+from app.feedback import queries
+from app.feedback.asking import (
+    critique_messages,
+    pair_questions,
+    ranks_of,
+    revision_messages,
+    scores_of,
+)
+from app.feedback.principles import Principle, Principles
+from app.feedback.queries import Work
+from app.generation.backends.base import Backend, GenerationError, Request, Response
+from app.generation.backends.opening import open_backend
+from app.policies.models import Backend as BackendKind
+from app.policies.service import get_policy
+from app.projects.models import Project
+from app.projects.schemas import Sampling
+from app.rating.service import store_comparisons
+from app.settings import Settings
+
+# Tasks in flight at once: enough to fill a back end's batch.
+BATCH = 8
+# After so many tasks in a row without a usable answer, something is wrong with the policy.
+MOST_FAILURES = 10
+LONGEST_RATIONALE = 4000
+
+
+class TooManyFailures(PlackettError):  # noqa: N818
+    """The policy does not answer what it is asked."""
+
+    status = 502
+    code = "policy_does_not_answer"
+
+
+@dataclass
+class Report:
+    """What a run came to. `failures` are reasons, each with how often it came."""
+
+    rater: str
+    ranked: int = 0
+    revised: int = 0
+    ties: int = 0
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """For a program."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A task's ranking by a principle, and perhaps a revision of its best candidate."""
+
+    work: Work
+    ranks: list[int]
+    rationale: str
+    rewrite: str | None = None
+    critique: str = ""
+
+
+async def give_feedback(
+    sessions: SessionMaker,
+    settings: Settings,
+    project: Project,
+    policy_name: str,
+    principles: Principles,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    revise: bool = False,
+    rounds: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Rank every task that this policy by these principles has not ranked; with `revise`, also rewrite.
+
+    Raises NotFound for an unknown policy, InvalidInput for one that cannot speak or principles that miss
+    what is asked for, TooManyFailures where nothing usable comes. What was stored until then stays.
+    """
+    by = principles.to_rank_by()
+    after_that = principles.to_revise_by() if revise else []
+    async with sessions() as session:
+        policy = await get_policy(session, policy_name)
+        if policy.backend is BackendKind.IMPORTED:
+            raise InvalidInput(f"{policy.name!r} cannot be asked anything", place="policy")
+        name = f"{policy.name}, principles {principles.version}"
+        rater = await get_or_create_ai_rater(session, name)
+        await record(session, None, "feedback.start", project.slug, policy=policy.name, seed=seed)
+        total = await queries.count_tasks(session, project.id, rater.id, revise=revise)
+        await session.commit()
+    judge = Judge(
+        open_backend(policy, timeout=settings.generation_timeout),
+        Sampling.model_validate(project.sampling),
+        by,
+        after_that,
+        rounds,
+        seed,
+    )
+    report = Report(rater.name)
+    total = min(total, limit) if limit is not None else total
+    done, in_a_row, last = 0, 0, None
+    while done < total:
+        async with sessions() as session:
+            works = await queries.list_tasks(
+                session,
+                project.id,
+                rater.id,
+                revise=revise,
+                after=last,
+                limit=min(BATCH, total - done),
+            )
+        if not works:
+            break
+        last = works[-1].task_id
+        for found in await asyncio.gather(*(judge.judge(work) for work in works)):
+            done += 1
+            if isinstance(found, GenerationError):
+                in_a_row += 1
+                report.failed += 1
+                report.failures[str(found)] = report.failures.get(str(found), 0) + 1
+                continue
+            in_a_row = 0
+            async with sessions() as session:
+                await store(session, project, rater, found, report)
+                await session.commit()
+        progress(done, total)
+        if in_a_row >= MOST_FAILURES:
+            reason = max(report.failures, key=lambda each: report.failures[each])
+            raise TooManyFailures(
+                f"{in_a_row} tasks in a row had no usable answer: {reason}", place="policy"
+            )
+    return report
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A back end with its principles. All that is drawn comes from the seed and the task."""
+
+    backend: Backend
+    sampling: Sampling
+    rank_by: Sequence[Principle]
+    revise_by: Sequence[Principle]
+    rounds: int
+    seed: int
+
+    async def judge(self, work: Work) -> Judgement | GenerationError:
+        """Rank a task's candidates, and revise the best of them where that is wanted."""
+        source = random.Random(f"{self.seed} {work.task_id}")  # noqa: S311 - no secret
+        principle = source.choice(self.rank_by)
+        if work.ranks is not None:
+            ranked = Judgement(work, [work.ranks[str(each)] for each, _ in work.candidates], "")
+        else:
+            found = await self._rank(work, principle)
+            if isinstance(found, GenerationError):
+                return found
+            ranked = found
+        return await self._revise(ranked, source) if self.revise_by else ranked
+
+    async def _rank(self, work: Work, principle: Principle) -> Judgement | GenerationError:
+        texts = [text for _, text in work.candidates]
+        questions = pair_questions(work.messages, texts, principle)
+        choices = await self.backend.choose(list(questions.values()))
+        chances = {}
+        for order, choice in zip(questions, choices, strict=True):
+            if isinstance(choice, GenerationError):
+                return choice
+            chances[order] = choice[0]
+        scores = scores_of(chances, len(texts))
+        others = max(len(texts) - 1, 1)
+        told = ", ".join(f"{score / others:.2f}" for score in scores)
+        rationale = f"Principle: {principle.name}. Chances against the others: {told}."
+        return Judgement(work, ranks_of(scores), rationale)
+
+    async def _revise(
+        self, ranked: Judgement, source: random.Random
+    ) -> Judgement | GenerationError:
+        work = ranked.work
+        best = ranked.ranks.index(min(ranked.ranks))
+        text = work.candidates[best][1]
+        told = []
+        for _ in range(self.rounds):
+            principle = source.choice(self.revise_by)
+            critique = await self._say(critique_messages(work.messages, text, principle), source)
+            if isinstance(critique, GenerationError):
+                return critique
+            wanted = revision_messages(work.messages, text, critique, principle)
+            revision = await self._say(wanted, source)
+            if isinstance(revision, GenerationError):
+                return revision
+            told.append(f"Critique ({principle.name}): {critique}")
+            text = revision
+        return Judgement(work, ranked.ranks, ranked.rationale, text, "\n\n".join(told))
+
+    async def _say(
+        self, messages: Sequence[dict[str, str]], source: random.Random
+    ) -> str | GenerationError:
+        request = Request(
+            messages=messages,
+            seed=source.getrandbits(62),
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            max_new_tokens=self.sampling.max_new_tokens,
+        )
+        (outcome,) = await self.backend.generate([request])
+        if not isinstance(outcome, Response):
+            return outcome
+        return outcome.text.strip() or GenerationError("the model answered nothing")
+
+
+async def store(
+    session: AsyncSession, project: Project, rater: User, found: Judgement, report: Report
+) -> None:
+    """Store a judgement, unless another run has been quicker."""
+    work = found.work
+    if work.ranks is None:
+        ids = [candidate for candidate, _ in work.candidates]
+        ranks = dict(zip(ids, found.ranks, strict=True))
+        ranking_id = await queries.insert_ranking(
+            session,
+            {
+                "id": uuid7(),
+                "project_id": project.id,
+                "task_id": work.task_id,
+                "rater_id": rater.id,
+                "ranks": {str(each): rank for each, rank in ranks.items()},
+                "presented": ids,
+                "rationale": found.rationale[:LONGEST_RATIONALE],
+                "guideline_version": project.guideline_version,
+            },
+        )
+        if ranking_id is not None:
+            await store_comparisons(session, {ranking_id: ranks})
+            report.ranked += 1
+            report.ties += len(set(found.ranks)) == 1
+    if found.rewrite is not None:
+        await queries.set_rewrite(
+            session, [work.task_id], rater.id, found.rewrite, found.critique[:LONGEST_RATIONALE]
+        )
+        report.revised += 1
