@@ -22,7 +22,7 @@ from torch import Tensor
 from trainer.data import SPLITS, Data, Messages, Ranking, read_prompts, read_rankings
 from trainer.errors import TrainerError
 from trainer.judging import gaps_of, right, strict_pairs, wilson
-from trainer.losses import best_of_n_kl, kl_estimates, token_logprobs
+from trainer.losses import best_of_n_kl, kl_estimates
 from trainer.models import (
     Encoder,
     choose_device,
@@ -31,17 +31,16 @@ from trainer.models import (
     load_scorer,
     load_tokenizer,
     make_repeatable,
-    response_logits,
     response_room,
     same_tokens,
     score_texts,
 )
 from trainer.reward import describe, encode, rewards_on
-from trainer.rollout import Rollout, decode, sample
+from trainer.rollout import Rollout, decode, rows_of, sample
 from trainer.runs import write_json
 from trainer.scoring import combine, paths_of
 from trainer.stages import EvaluateConfig
-from trainer.trees import explore
+from trainer.trees import Tree, explore, plant, response_token_logprobs
 
 Judge = tuple[Any, Encoder]  # a reward model, and how it reads
 
@@ -60,9 +59,9 @@ def work_out(config: EvaluateConfig) -> dict[str, Any]:
     make_repeatable(config.seed, device)
     judges = [load_judge(path, config, device) for path in paths_of(config.reward)]
     if config.policy is not None:
-        prompts = [each.messages for each in rows_of(read_prompts(config.data), config.data)]
+        prompts = [each.messages for each in examples_of(read_prompts(config.data), config.data)]
         return compare(config, judges, prompts, device)
-    rankings = rows_of(read_rankings(config.data), config.data)
+    rankings = examples_of(read_rankings(config.data), config.data)
     size = max(1, config.batch_size // 4)
     members = []
     for model, encoder in judges:
@@ -105,7 +104,7 @@ def disagreement(rankings: list[Ranking], members: list[list[Tensor]]) -> dict[s
     }
 
 
-def rows_of(data: Data, path: str) -> list[Any]:
+def examples_of(data: Data, path: str) -> list[Any]:
     """The rows to evaluate on: all of a file, the test split of a directory."""
     if Path(path).is_dir():
         chosen = data["test"] or data["validation"]
@@ -133,7 +132,7 @@ def compare(
     sides = []
     for path, draws in ((config.policy, config.best_of), (config.against, 1)):
         tokenizer = load_tokenizer(path)
-        policy = load_policy(path, tokenizer, device)
+        policy = explore(load_policy(path, tokenizer, device))
         repeated = [messages for messages in prompts for _ in range(draws)]
         rollouts = roll_out(config, policy, tokenizer, repeated)
         texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
@@ -195,14 +194,11 @@ def sequence_kl(policy: Any, other: Any, rollout: Rollout, temperature: float) -
     """The sum over a batch of the KL of whole responses, in nats."""
     # Greedy samples are compared at temperature 1: at 0 the distributions are no distributions.
     temperature = temperature or 1.0
+    trees: list[Tree] = [(prompt, [response]) for prompt, response, _ in rows_of(rollout)]
     with torch.no_grad():
         one, two = (
-            token_logprobs(
-                response_logits(model, rollout.ids, rollout.mask, rollout.length),
-                rollout.response,
-                temperature,
-            )
+            response_token_logprobs(model, plant(trees, model, 0), temperature)
             for model in (policy, other)
         )
     k1, _, _ = kl_estimates(one, two)
-    return float((k1 * rollout.response_mask).sum())
+    return float(k1.sum())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from trainer.config import TrainingConfig
+from trainer.kernels import quicken
 from trainer.lora import add_adapters, merge_adapters
 from trainer.processes import (
     Processes,
@@ -35,6 +36,8 @@ def equip(model: Any, config: TrainingConfig, processes: Processes, *, learns: b
     """The model as the run computes with it: precision, adapters, checkpointing, shards."""
     if config.dtype != "float32":
         model.compute_dtype = getattr(torch, config.dtype)
+    elif not getattr(config, "compile", False):  # which finds its own way
+        quicken(model)
     explore(model)
     if learns:
         equip_adapters(model, config)

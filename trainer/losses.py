@@ -50,9 +50,11 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor
 
 
 def token_entropy(logits: Tensor, temperature: float) -> Tensor:
-    """(…, T) entropies of the next-token distributions, in nats."""
-    logprobs = (logits.float() / temperature).log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+    """(…, T) entropies of the next-token distributions, in nats: log Z less the mean logit."""
+    scaled = logits.float() / temperature
+    total = scaled.logsumexp(-1)
+    chances = (scaled - total[..., None]).exp_()
+    return total - (chances * scaled).sum(-1)
 
 
 # --- rankings ---------------------------------------------------------------------------------------

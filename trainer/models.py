@@ -50,6 +50,8 @@ def make_repeatable(seed: int, device: torch.device | None = None) -> None:
     torch.manual_seed(seed)
     on_gpu = device is not None and device.type == "cuda"
     torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    # It would write NaN into all memory before its first use, to find who reads it: a tenth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def load_tokenizer(path: str) -> Any:
@@ -297,23 +299,6 @@ def hidden_states(
         output = trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     states: Tensor = output.last_hidden_state
     return states.float()
-
-
-def response_logits(policy: Any, ids: Tensor, mask: Tensor, length: int) -> Tensor:
-    """(B, T, V) logits that predict the last `length` tokens of each row (each from the one before).
-
-    The vocabulary is projected at those positions alone: it is most of the cost and of the memory.
-    """
-    with computing(policy):
-        output = policy(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions_of(mask),
-            use_cache=False,
-            logits_to_keep=length + 1,
-        )
-    logits: Tensor = output.logits[:, -length - 1 : -1]
-    return logits
 
 
 def token_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:

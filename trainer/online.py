@@ -29,7 +29,7 @@ from trainer.learner import (
     whole_model,
 )
 from trainer.lora import adapters_off, base_state, save_adapters
-from trainer.losses import adapt_kl, kl_estimates, token_logprobs
+from trainer.losses import adapt_kl, kl_estimates
 from trainer.models import (
     Encoder,
     choose_device,
@@ -38,21 +38,33 @@ from trainer.models import (
     load_policy,
     load_tokenizer,
     make_repeatable,
-    response_logits,
     response_room,
     same_tokens,
 )
 from trainer.processes import Processes, load_optimizer_state, wants_shards
 from trainer.report import Curves, Sample, draw_frontier
-from trainer.rollout import Rollout, decode, from_rows, pick_rows, rows_of, sample
+from trainer.rollout import (
+    Rollout,
+    decode,
+    from_rows,
+    pick_rows,
+    rollout_row,
+    rows_of,
+    sample,
+    spread,
+)
 from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
 from trainer.scoring import Scorers, paths_of
 from trainer.server import RolloutServer, seeds_of
 from trainer.stages import OnlineConfig
+from trainer.trees import Forest, Tree, plant, response_token_logprobs
 
 HELD_OUT_PROMPTS = 64
 REPORTED_SAMPLES = 8
+# Episodes in a forward pass, if the run does not say: on a CPU, small batches of like length pad least.
+MICRO_BATCH = {"cpu": 16, "cuda": 64}
 Config = TypeVar("Config", bound=OnlineConfig)
+Planted = list[tuple[Tensor, Forest]]  # micro-batches: which rows, and the rows
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,7 @@ class Online(ABC, Generic[Config]):
         models += [self.reference] if self.reference is not None else []
         self.room = response_room(config.max_length, config.response_length, *models)
         self.encoder = Encoder(self.tokenizer, self.room + config.response_length)
+        self.micro_batch = config.micro_batch or MICRO_BATCH[device.type]
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
         for model in (self.policy, *own):
             equip(model, config, processes)
@@ -228,7 +241,7 @@ class Online(ABC, Generic[Config]):
         self, prompts: Sequence[Messages], rollout: Rollout, by: Scorers | None = None
     ) -> tuple[Tensor, Tensor]:
         """(B,) rewards of whole responses, and (B,) how far the members of an ensemble differ."""
-        scorers, size = by or self.rewards, self.config.micro_batch
+        scorers, size = by or self.rewards, self.micro_batch
         own = self.own_rows(len(prompts))
         found = scorers.score(
             [prompts[row] for row in own], pick_rows(rollout, own), self.tokenizer, size
@@ -255,20 +268,39 @@ class Online(ABC, Generic[Config]):
         """(B,) scores, less the penalty where a response never ended."""
         return raw - self.config.missing_eos_penalty * (~rollout.ended).float()
 
-    def per_micro_batch(self, rollout: Rollout, what: Any, model: Any) -> Tensor:
-        """(B, T) of a function that is worked out a few rows at a time."""
-        count = len(rollout.ids)
-        own = self.own_rows(count)
-        parts = torch.split(torch.tensor(own), self.config.micro_batch)
-        return self.fill(own, torch.cat([what(model, rollout, rows) for rows in parts]), count)
+    def parts(self, rollout: Rollout, rows: Sequence[int]) -> list[Tensor]:
+        """Rows in micro-batches of about the same length, for little padding."""
+        lengths = rollout.mask.sum(-1).tolist()
+        order = sorted(rows, key=lambda row: lengths[row])
+        return list(torch.split(torch.tensor(order), self.micro_batch))
 
-    def reference_logprobs(self, rollout: Rollout) -> Tensor:
+    def plant(self, rollout: Rollout, rows: Sequence[int]) -> Planted:
+        """Rows of a rollout in micro-batches, without the padding on the left, for any of the models."""
+        pad = self.tokenizer.pad_token_id
+        found = []
+        for part in self.parts(rollout, rows):
+            trees: list[Tree] = [
+                (prompt, [response])
+                for prompt, response in (rollout_row(rollout, row) for row in part.tolist())
+            ]
+            found.append((part, plant(trees, self.policy, pad)))
+        return found
+
+    def per_micro_batch(self, rollout: Rollout, planted: Planted, what: Any, model: Any) -> Tensor:
+        """(B, T) of a function of (model, forest) that gives (M,) values of the response tokens."""
+        found = torch.zeros(rollout.response.shape, device=rollout.ids.device)
+        for rows, forest in planted:
+            found[rows] = spread(what(model, forest), rollout.response_mask[rows])
+        own = sum(len(rows) for rows, _ in planted)
+        return found if own == len(rollout.ids) else self.processes.add_up(found)
+
+    def reference_logprobs(self, rollout: Rollout, planted: Planted) -> Tensor:
         """(B, T) log-probabilities of the sampled tokens under the reference."""
         with torch.no_grad():
             if self.reference is not None:
-                return self.per_micro_batch(rollout, self.logprobs_of, self.reference)
+                return self.per_micro_batch(rollout, planted, self.logprobs_of, self.reference)
             with adapters_off(self.policy):
-                return self.per_micro_batch(rollout, self.logprobs_of, self.policy)
+                return self.per_micro_batch(rollout, planted, self.logprobs_of, self.policy)
 
     def hash_reference(self) -> str:
         """What must be the same at the end of the run."""
@@ -276,10 +308,9 @@ class Online(ABC, Generic[Config]):
             return hash_state(self.reference.state_dict())
         return hash_state(base_state(self.policy))
 
-    def logprobs_of(self, policy: Any, rollout: Rollout, rows: Tensor) -> Tensor:
-        """(b, T) log-probabilities of the sampled tokens of some rows."""
-        logits = response_logits(policy, rollout.ids[rows], rollout.mask[rows], rollout.length)
-        return token_logprobs(logits, rollout.response[rows], self.config.temperature)
+    def logprobs_of(self, policy: Any, forest: Forest) -> Tensor:
+        """(M,) log-probabilities of the sampled tokens."""
+        return response_token_logprobs(policy, forest, self.config.temperature)
 
     def describe(
         self, rollout: Rollout, raw: Tensor, logprobs: Tensor, reference: Tensor
@@ -312,9 +343,10 @@ class Online(ABC, Generic[Config]):
         """Responses for the report and the comparison, drawn from a random stream of their own: the same
         draws each time, and nothing of training's is used up."""
         rollout = self.roll_out(prompts, torch.Generator().manual_seed(self.config.seed + 1))
+        planted = self.plant(rollout, self.own_rows(len(prompts)))
         with torch.no_grad():
-            own = self.per_micro_batch(rollout, self.logprobs_of, self.policy)
-        other = self.reference_logprobs(rollout)
+            own = self.per_micro_batch(rollout, planted, self.logprobs_of, self.policy)
+        other = self.reference_logprobs(rollout, planted)
         return Judged(
             texts=decode(self.tokenizer, rollout),
             rewards=self.score(prompts, rollout)[0],

@@ -42,7 +42,7 @@ from trainer.losses import (
     value_loss,
     whiten,
 )
-from trainer.models import load_reward_model, response_logits, token_rewards
+from trainer.models import load_reward_model
 from trainer.online import Online, run_online
 from trainer.processes import Processes
 from trainer.rollout import Rollout
@@ -50,6 +50,7 @@ from trainer.runs import Batches
 from trainer.scoring import paths_of
 from trainer.sft import count_targets, encode, summed_loss, to_rows
 from trainer.stages import PPOConfig
+from trainer.trees import Forest, response_logits, response_values
 
 CURVES = (
     ("reward model's score", ["score", "rlhf_reward"]),
@@ -149,10 +150,11 @@ class Trainer(Online[PPOConfig]):
         mask = rollout.response_mask.float()
         raw, spread = self.score(prompts, rollout)
         scores = self.penalised(raw, rollout)
+        planted = self.plant(rollout, self.own_rows(len(prompts)))
         with torch.no_grad():
-            logprobs = self.per_micro_batch(rollout, self.logprobs_of, self.policy)
-            values = self.per_micro_batch(rollout, self.values_of, self.value_model)
-        reference = self.reference_logprobs(rollout)
+            logprobs = self.per_micro_batch(rollout, planted, self.logprobs_of, self.policy)
+            values = self.per_micro_batch(rollout, planted, response_values, self.value_model)
+        reference = self.reference_logprobs(rollout, planted)
         rewards = place_rewards(scores, logprobs, reference, mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
@@ -168,11 +170,6 @@ class Trainer(Online[PPOConfig]):
             raw_scores=raw,
             spread=spread,
         )
-
-    def values_of(self, model: Any, rollout: Rollout, rows: Tensor) -> Tensor:
-        """(b, T) values of the states before each sampled token of some rows."""
-        values = token_rewards(model, rollout.ids[rows], rollout.mask[rows])
-        return values[:, -rollout.length - 1 : -1]
 
     def learn(self, experience: Experience) -> dict[str, float]:
         """Step 6 of the module's list. Figures are means over all minibatches."""
@@ -199,9 +196,9 @@ class Trainer(Online[PPOConfig]):
         tokens = experience.rollout.response_mask[rows].sum().float()
         figures = torch.zeros(len(STEP_FIGURES), device=tokens.device)
         self.optimizer.zero_grad()
-        own = rows[self.processes.rank :: self.processes.count]
-        for part in torch.split(own, config.micro_batch) if len(own) else ():
-            figures += self.learn_from(experience, part, tokens)
+        own = self.processes.share(rows.tolist())
+        for part, forest in self.plant(experience.rollout, own):
+            figures += self.learn_from(experience, part, forest, tokens)
         ptx = self.demonstrations.learn() if self.demonstrations is not None else {}
         sums = dict(zip(STEP_FIGURES, self.processes.add_up(figures).tolist(), strict=True))
         sums["loss"] = sums["policy_loss"] + config.value_coef * sums["value_loss"]
@@ -211,34 +208,35 @@ class Trainer(Online[PPOConfig]):
         self.optimizer.step()
         return sums | ptx
 
-    def learn_from(self, experience: Experience, part: Tensor, tokens: Tensor) -> Tensor:
+    def learn_from(
+        self, experience: Experience, part: Tensor, forest: Forest, tokens: Tensor
+    ) -> Tensor:
         """Add the gradients of a few episodes; their share of STEP_FIGURES."""
         config = self.config
-        rollout = experience.rollout
-        mask = rollout.response_mask[part].float()
-        old = experience.logprobs[part]
-        logits = response_logits(self.policy, rollout.ids[part], rollout.mask[part], rollout.length)
-        logprobs = token_logprobs(logits, rollout.response[part], config.temperature) * mask
-        values = self.values_of(self.value_model, rollout, part) * mask
-        lost, clipped = policy_loss(logprobs, old, experience.advantages[part], mask, config.clip)
-        missed, value_clipped = value_loss(
-            values, experience.values[part], experience.returns[part], mask, config.value_clip
-        )
+        kept = experience.rollout.response_mask[part].bool()
+        logits = response_logits(self.policy, forest)
+        logprobs = token_logprobs(logits, forest.targets, config.temperature)  # (M,), row by row
+        values = response_values(self.value_model, forest)
+        old, old_values = experience.logprobs[part][kept], experience.values[part][kept]
+        advantages, returns = experience.advantages[part][kept], experience.returns[part][kept]
+        ones = torch.ones_like(old)
+        lost, clipped = policy_loss(logprobs, old, advantages, ones, config.clip)
+        missed, value_clipped = value_loss(values, old_values, returns, ones, config.value_clip)
         # The two models share nothing, so the weight between their losses only scales the report:
         # on the value model's gradient Adam would undo it, but for its epsilon.
         ((lost + missed) / tokens).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             change = logprobs - old
-            share = mask.sum() / tokens
+            share = len(old) / tokens
             parts = (
                 lost / tokens,
                 missed / tokens,
                 clipped * share,
                 value_clipped * share,
-                0.5 * masked_mean(change**2, mask) * share,
-                masked_mean(change.exp(), mask) * share,
-                masked_var(change.exp(), mask) * share,
-                masked_mean(token_entropy(logits, config.temperature), mask) * share,
+                0.5 * change.square().sum() / tokens,
+                change.exp().sum() / tokens,
+                change.exp().var(correction=0) * share,
+                token_entropy(logits, config.temperature).sum() / tokens,
             )
         return torch.stack(parts)
 
@@ -286,8 +284,8 @@ class Demonstrations:
         own = trainer.processes.share(batch)
         pad = trainer.tokenizer.pad_token_id
         lost = torch.zeros((), device=trainer.processes.device)
-        for start in range(0, len(own), trainer.config.micro_batch):
-            part = own[start : start + trainer.config.micro_batch]
+        for start in range(0, len(own), trainer.micro_batch):
+            part = own[start : start + trainer.micro_batch]
             loss = summed_loss(trainer.policy, part, pad)[0] / total
             (trainer.config.ptx_coef * loss).backward()  # type: ignore[no-untyped-call]
             lost += loss.detach()

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from trainer.data import Messages
-from trainer.losses import leave_one_out, masked_mean, token_entropy, token_logprobs
-from trainer.models import response_logits
+from trainer.losses import leave_one_out, token_entropy, token_logprobs
 from trainer.online import Online, run_online
 from trainer.rollout import Rollout
 from trainer.stages import RLOOConfig
+from trainer.trees import response_logits
 
 CURVES = (
     ("reward model's score", ["score", "rlhf_reward"]),
@@ -52,9 +52,10 @@ class Trainer(Online[RLOOConfig]):
         rollout = self.roll_out(repeated, self.stream)
         mask = rollout.response_mask.float()
         raw, _ = self.score(repeated, rollout)
+        planted = self.plant(rollout, self.own_rows(len(repeated)))
         with torch.no_grad():
-            logprobs = self.per_micro_batch(rollout, self.logprobs_of, self.policy) * mask
-        reference = self.reference_logprobs(rollout) * mask
+            logprobs = self.per_micro_batch(rollout, planted, self.logprobs_of, self.policy) * mask
+        reference = self.reference_logprobs(rollout, planted) * mask
         kl = (logprobs - reference).sum(-1)
         rewards = self.penalised(raw, rollout) - self.kl_coef * kl
         grouped = rewards.view(len(prompts), self.config.responses)
@@ -69,18 +70,13 @@ class Trainer(Online[RLOOConfig]):
         tokens = rollout.response_mask.sum().float()
         figures = torch.zeros(2, device=tokens.device)
         self.optimizer.zero_grad()
-        own = torch.tensor(self.processes.share(range(episodes)))
-        for part in torch.split(own, self.config.micro_batch) if len(own) else ():
-            mask = rollout.response_mask[part].float()
-            logits = response_logits(
-                self.policy, rollout.ids[part], rollout.mask[part], rollout.length
-            )
-            logprobs = token_logprobs(logits, rollout.response[part], self.config.temperature)
-            lost = -(advantages[part] * (logprobs * mask).sum(-1)).sum() / episodes
+        for part, forest in self.plant(rollout, self.processes.share(range(episodes))):
+            logits = response_logits(self.policy, forest)
+            logprobs = token_logprobs(logits, forest.targets, self.config.temperature)
+            lost = -(advantages[part][forest.owners] * logprobs).sum() / episodes
             lost.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                found = token_entropy(logits, self.config.temperature)
-                entropy = masked_mean(found, mask) * mask.sum() / tokens
+                entropy = token_entropy(logits, self.config.temperature).sum() / tokens
                 figures += torch.stack([lost, entropy])
         loss, mean_entropy = self.processes.add_up(figures).tolist()
         self.processes.add_up_gradients(self.policy.parameters())

@@ -141,20 +141,23 @@ def pick_rows(rollout: Rollout, rows: Sequence[int]) -> Rollout:
 Row = tuple[list[int], list[int], bool]
 
 
+def rollout_row(rollout: Rollout, row: int) -> tuple[list[int], list[int]]:
+    """(prompt, response) tokens of a row, without padding."""
+    start = rollout.ids.shape[1] - rollout.length
+    prompt = rollout.ids[row, :start][rollout.mask[row, :start].bool()]
+    response = rollout.response[row, : int(rollout.response_mask[row].sum())]
+    return prompt.tolist(), response.tolist()
+
+
 def rows_of(rollout: Rollout) -> list[Row]:
     """The rows without their padding, to be carried to other processes."""
-    start = rollout.ids.shape[1] - rollout.length
-    return [
-        (ids[:start][mask[:start].bool()].tolist(), said[:count].tolist(), bool(ended))
-        for ids, mask, said, count, ended in zip(
-            rollout.ids,
-            rollout.mask,
-            rollout.response,
-            rollout.response_mask.sum(-1).tolist(),
-            rollout.ended,
-            strict=True,
-        )
-    ]
+    ended = rollout.ended.tolist()
+    return [(*rollout_row(rollout, row), ended[row]) for row in range(len(ended))]
+
+
+def spread(values: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) of (M,) values of the tokens that count, row by row; 0 elsewhere."""
+    return values.new_zeros(mask.shape).masked_scatter(mask.bool(), values)
 
 
 def from_rows(rows: Sequence[Row], pad: int, device: torch.device) -> Rollout:

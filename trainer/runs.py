@@ -21,6 +21,7 @@ import torch
 from trainer import __version__
 from trainer.config import TrainingConfig
 from trainer.errors import Stopped, TrainerError, UsageError
+from trainer.kernels import linear_library
 from trainer.processes import Processes
 
 # The newest and the one before it, in case a kill cut the newest's disk short.
@@ -103,6 +104,7 @@ class Run:
             },
             "threads": torch.get_num_threads(),
             "processes": self.processes.count,
+            "linear": linear_library(),
             **self._facts,
         }
 

@@ -105,8 +105,10 @@ class OnlineConfig(TrainingConfig):
     response_length: int = flag(128, "the longest response, in tokens")
     temperature: float = flag(1.0, "of sampling, and of every log-probability")
     batch_size: int = flag(64, "episodes in an update")
-    micro_batch: int = flag(
-        64, "episodes in a forward pass: smaller needs less memory, changes nothing"
+    micro_batch: int | None = flag(
+        None,
+        "episodes in a forward pass: smaller needs less memory, changes nothing "
+        "[default: 16 on a CPU, 64 on a GPU]",
     )
     epochs: float = flag(2.0, "passes over the prompts")
     max_grad_norm: float = flag(1.0, "longer gradients are shortened to this, each model's alone")

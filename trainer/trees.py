@@ -186,25 +186,37 @@ def response_rewards(model: Any, forest: Forest) -> Tensor:
     return rewards - getattr(model.config, "reward_mean", 0.0)
 
 
-def response_token_logprobs(policy: Any, forest: Forest) -> Tensor:
-    """(M,) log-probabilities of the response tokens, at temperature 1.
+def response_token_logprobs(policy: Any, forest: Forest, temperature: float = 1.0) -> Tensor:
+    """(M,) log-probabilities of the response tokens."""
+    return token_logprobs(response_logits(policy, forest), forest.targets, temperature)
 
-    The vocabulary is projected where a response token follows, and nowhere else.
+
+def response_logits(policy: Any, forest: Forest) -> Tensor:
+    """(M, V) logits that stand before each response token.
+
+    The vocabulary is projected where a response token follows, and nowhere else: it is much of the cost
+    and most of the memory.
     """
     if getattr(policy, "plain_head", False):
         states = hidden_states(policy, forest.ids, forest.mask, forest.positions)
         with computing(policy):
-            logits = policy.get_output_embeddings()(pick(states, forest.before))
-    else:
-        with computing(policy):
-            output = policy(
-                input_ids=forest.ids,
-                attention_mask=forest.mask,
-                position_ids=forest.positions,
-                use_cache=False,
-            )
-        logits = pick(output.logits, forest.before)
-    return token_logprobs(logits, forest.targets, 1.0)
+            logits: Tensor = policy.get_output_embeddings()(pick(states, forest.before))
+        return logits
+    with computing(policy):
+        output = policy(
+            input_ids=forest.ids,
+            attention_mask=forest.mask,
+            position_ids=forest.positions,
+            use_cache=False,
+        )
+    return pick(output.logits, forest.before)
+
+
+def response_values(model: Any, forest: Forest) -> Tensor:
+    """(M,) the scalar head where each response token follows: of the state before the token."""
+    states = hidden_states(model, forest.ids, forest.mask, forest.positions)
+    values: Tensor = model.score(pick(states, forest.before))[..., 0]
+    return values - getattr(model.config, "reward_mean", 0.0)
 
 
 def response_sums(policy: Any, forest: Forest) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from trainer.errors import TrainerError, UsageError
 from trainer.processes import Processes
 from trainer.rollout import sample
 from trainer.runs import Batches
+from trainer.trees import response_values
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -117,9 +118,9 @@ def test_padding_on_either_side_changes_no_reward_value_or_logprob(
         for ids, masked in ((left, left_mask), (right, right_mask)):
             found = models.sequence_rewards(scorer, ids, masked)[0]
             assert torch.allclose(found, expected, atol=1e-5)
-        logits = models.response_logits(policy, plain, mask, 3)[0]
-        padded = models.response_logits(policy, left[:1], left_mask[:1], 3)[0]
-        assert torch.allclose(logits, padded, atol=1e-5)
+        states = models.hidden_states(policy, plain, mask)[0]
+        padded = models.hidden_states(policy, left[:1], left_mask[:1])[0, -len(row) :]
+        assert torch.allclose(states, padded, atol=1e-5)
 
 
 def test_our_reward_is_the_one_that_transformers_reads(reward_run: Path) -> None:
@@ -169,7 +170,7 @@ def test_sampled_tokens_have_the_logprobs_that_training_computes(tiny_model: str
         policy, [[1, 4, 8, 5]] * 2000, length=1, temperature=1.0, end=2, pad=0, stream=stream
     )
     with torch.no_grad():
-        logits = models.response_logits(policy, rollout.ids[:1], rollout.mask[:1], 1)[0, 0]
+        logits = policy(input_ids=torch.tensor([[1, 4, 8, 5]])).logits[0, -1]
     expected = logits.softmax(-1) * 2000
     counts = torch.bincount(rollout.response[:, 0], minlength=len(expected)).float()
     chi2 = float(((counts - expected) ** 2 / expected).sum())
@@ -182,11 +183,14 @@ def test_a_value_knows_nothing_of_its_own_token(
 ) -> None:
     trainer = ppo.Trainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), ALONE)
     rollout = trainer.roll_out([[{"role": "user", "content": "tell me"}]] * 2, trainer.stream)
-    rows = torch.arange(2)
-    before = trainer.values_of(trainer.value_model, rollout, rows)
-    place = rollout.ids.shape[1] - rollout.length
-    rollout.ids[:, place] = 9
-    after = trainer.values_of(trainer.value_model, rollout, rows)
+
+    def values() -> torch.Tensor:
+        planted = trainer.plant(rollout, range(2))
+        return trainer.per_micro_batch(rollout, planted, response_values, trainer.value_model)
+
+    before = values()
+    rollout.response[:, 0] = 9
+    after = values()
     assert torch.equal(before[:, 0], after[:, 0])
     assert not torch.equal(before[:, 1:], after[:, 1:]) or rollout.length == 1
 

@@ -1,0 +1,51 @@
+"""Linear layers by oneDNN say what torch's own say, forwards and backwards."""
+
+import pytest
+import torch
+from torch import nn
+
+from trainer import kernels
+
+
+@pytest.mark.parametrize(
+    ("rows", "wide", "out"), [((7,), 64, 128), ((2, 5), 128, 64), ((1, 1), 96, 96)]
+)
+def test_a_product_and_its_gradients_are_those_of_torch(
+    rows: tuple[int, ...], wide: int, out: int
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(wide, out, bias=False)
+    fast = kernels.OneDNNLinear(wide, out, bias=False)
+    fast.load_state_dict(plain.state_dict())
+    found = []
+    for layer in (plain, fast):
+        x = torch.ones(*rows, wide).cumsum(-1).div(wide).requires_grad_()
+        said = layer(x)
+        said.square().sum().backward()
+        found.append((said.detach(), x.grad, layer.weight.grad))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_only_wide_layers_without_bias_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "linear_library", lambda: "oneDNN")
+    model = nn.Sequential(
+        nn.Linear(64, 64, bias=False), nn.Linear(64, 64), nn.Linear(64, 8, bias=False)
+    )
+    kernels.quicken(model)
+    assert [type(each).__name__ for each in model] == ["OneDNNLinear", "Linear", "Linear"]
+    assert all(isinstance(each, nn.Linear) for each in model)
+    monkeypatch.setattr(kernels, "linear_library", lambda: "torch")
+    model = nn.Sequential(nn.Linear(64, 64, bias=False))
+    assert type(kernels.quicken(model)[0]) is nn.Linear
+
+
+def test_the_library_follows_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.linear_library.cache_clear()
+    monkeypatch.setattr(kernels, "maker", lambda: "GenuineIntel")
+    assert kernels.linear_library() == "torch"
+    kernels.linear_library.cache_clear()
+    monkeypatch.setattr(kernels, "maker", lambda: "AuthenticAMD")
+    monkeypatch.setattr(kernels, "multiply", lambda *_: torch.zeros(3, 64))  # a wrong product
+    assert kernels.linear_library() == "torch"
+    kernels.linear_library.cache_clear()
