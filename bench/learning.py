@@ -51,7 +51,9 @@ epochs = 2.0
 lr = 1e-3
 batch_size = 4
 [ppo]
-steps = 14
+steps = 32
+lr = 1.5e-4
+lam = 1.0
 kl_coef = 0.1
 [rloo]
 steps = 40
@@ -269,9 +271,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--prompts", type=int, default=480)
+    parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--held-out", type=int, default=160)
-    parser.add_argument("--strengths", default="0.3,1,3")
+    parser.add_argument("--strengths", default="1,3")
     parser.add_argument("--folder", type=Path, help="where all of it is kept")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -169,16 +169,32 @@ def pair_sums(policy: Any, pairs: Sequence[Pair], pad: int) -> tuple[Tensor, Ten
 def with_reference(
     reference: Any, pairs: Sequence[Pair], pad: int, *, batch_size: int = 16
 ) -> list[Pair]:
-    """The pairs with the reference's log-probabilities."""
-    found = list(pairs)
-    order = sorted(range(len(pairs)), key=lambda index: count_tokens(pairs[index]))
+    """The pairs with the reference's log-probabilities: each candidate's worked out once."""
+    sides: dict[int, Side] = {}
+    for pair in pairs:
+        sides |= {id(pair.chosen): pair.chosen, id(pair.rejected): pair.rejected}
+    # Candidates of one prompt make one tree; a prompt that was cut differently is another.
+    trees: dict[tuple[int, ...], list[int]] = {}
+    for key, (prompt, _) in sides.items():
+        trees.setdefault(tuple(prompt), []).append(key)
+    order = sorted(trees.items(), key=lambda tree: len(tree[0]) + count_side_tokens(tree[1], sides))
+    found: dict[int, float] = {}
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
-            sums, _ = pair_sums(reference, [pairs[index] for index in some], pad)
-            for index, (chosen, rejected) in zip(some, sums.tolist(), strict=True):
-                found[index] = replace(pairs[index], reference=(chosen, rejected))
-    return found
+            keys = [key for _, own in some for key in own]
+            planted: list[Tree] = [(prompt, [sides[key][1] for key in own]) for prompt, own in some]
+            sums, _ = response_sums(reference, plant(planted, reference, pad))
+            found |= dict(zip(keys, sums.tolist(), strict=True))
+    return [
+        replace(pair, reference=(found[id(pair.chosen)], found[id(pair.rejected)]))
+        for pair in pairs
+    ]
+
+
+def count_side_tokens(keys: Sequence[int], sides: dict[int, Side]) -> int:
+    """How many tokens the responses of these sides have."""
+    return sum(len(sides[key][1]) for key in keys)
 
 
 def summed_loss(
