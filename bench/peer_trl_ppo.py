@@ -29,27 +29,26 @@ class Clock(TrainerCallback):
     """When each update began, had its samples, had its advantages, and ended."""
 
     def __init__(self) -> None:
-        self.began: list[float] = []
-        self.sampled: list[float] = []
-        self.collected = 0.0
+        self.began = self.sampled = self.collected = self.cpu = 0.0
         self.splits: list[dict[str, float]] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The first update begins."""
-        self.began.append(time.perf_counter())
+        self.began, self.cpu = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """An update has ended, and the next begins."""
-        now = time.perf_counter()
-        began, sampled = self.began[-1], self.sampled[-1]
+        now, cpu = time.perf_counter(), time.process_time()
         self.splits.append(
             {
-                "sampling": sampled - began,
-                "scoring": self.collected - sampled,
+                "sampling": self.sampled - self.began,
+                "scoring": self.collected - self.sampled,
                 "update": now - self.collected,
+                "all": now - self.began,
+                "cpu": cpu - self.cpu,
             }
         )
-        self.began.append(now)
+        self.began, self.cpu = now, cpu
 
     def watch(self) -> None:
         """Look at the clock where TRL's module samples and where it whitens (advantages come last)."""
@@ -57,7 +56,7 @@ class Clock(TrainerCallback):
 
         def timed_generation(*given: Any, **named: Any) -> Any:
             found = generate(*given, **named)
-            self.sampled.append(time.perf_counter())
+            self.sampled = time.perf_counter()
             return found
 
         def timed_whiten(*given: Any, **named: Any) -> Any:

@@ -94,13 +94,14 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     """What bench/peer_trl_ppo.py measures, of our own stage: updates of the trainer's own loop."""
     import torch
 
-    from trainer.models import load_tokenizer
+    from trainer.models import load_tokenizer, make_repeatable, pad_left
     from trainer.ppo import Trainer
     from trainer.rollout import Rollout
     from trainer.runs import Batches
     from trainer.stages import PPOConfig
 
     torch.set_num_threads(job["threads"])
+    make_repeatable(0, torch.device("cpu"))  # as a run of the trainer does, at some cost
     tokenizer = load_tokenizer(job["policy"])
     rows = [json.loads(line) for line in Path(job["prompts"]).read_text().splitlines()]
     given = json.loads(Path(job["responses"]).read_text()) if job["responses"] else None
@@ -130,8 +131,6 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
             return figures
 
         def look_up(self, prompts: Any) -> Rollout:
-            from trainer.models import pad_left
-
             pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
             encoded = [self.encoder.prompt(messages, self.room) for messages in prompts]
             ids, mask = pad_left(encoded, pad, torch.device("cpu"))
@@ -161,14 +160,12 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     order = Batches(len(rows), job["batch_size"], seed=0)
     splits, lengths = [], []
     for number in range(1, job["updates"] + 1):
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         prompts = [rows[index]["messages"] for index in order(number)]
         figures = trainer.update(prompts, number, job["updates"])
-        seconds = time.perf_counter() - started
-        scoring = seconds - spent["sampling"] - spent["update"]
-        splits.append(
-            {"sampling": spent["sampling"], "scoring": scoring, "update": spent["update"]}
-        )
+        spent |= {"all": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+        spent["scoring"] = spent["all"] - spent["sampling"] - spent["update"]
+        splits.append(dict(spent))
         lengths.append(figures["response_length"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
@@ -211,10 +208,13 @@ def compare_losses(sides: Sides, folder: Path, job: dict[str, Any]) -> dict[str,
 
 
 def middle(run: dict[str, Any]) -> dict[str, float]:
-    """A run's median seconds of each part of an update, and of all; the first update warms up."""
+    """A run's median seconds of an update and of its parts; the first update warms up.
+
+    `cpu` are the seconds of all threads together: other work on the machine changes them less.
+    """
     later = run["splits"][1:]
-    parts = {name: statistics.median(each[name] for each in later) for name in later[0]}
-    return parts | {"all": statistics.median(sum(each.values()) for each in later)}
+    names = ("all", "sampling", "scoring", "update", "cpu")
+    return {name: statistics.median(each[name] for each in later) for name in names}
 
 
 def compare_speed(sides: Sides, job: dict[str, Any], runs: int) -> dict[str, Any]:
@@ -229,6 +229,10 @@ def compare_speed(sides: Sides, job: dict[str, Any], runs: int) -> dict[str, Any
         for name, several in seconds.items()
     }
     speed = {name: statistics.median(several) for name, several in rates.items()}
+    parts = {
+        name: {part: statistics.median(each[part] for each in several) for part in several[0]}
+        for name, several in seconds.items()
+    }
     peaks = {
         name: statistics.median(run["peak_mib"] for run in several)
         for name, several in made.items()
@@ -237,10 +241,8 @@ def compare_speed(sides: Sides, job: dict[str, Any], runs: int) -> dict[str, Any
         "episodes_per_second": speed,
         "runs": rates,
         "ratio": speed["own"] / speed["trl"],
-        "seconds_of_an_update": {
-            name: {part: statistics.median(each[part] for each in several) for part in several[0]}
-            for name, several in seconds.items()
-        },
+        "seconds_of_an_update": parts,
+        "cpu_ratio": parts["trl"]["cpu"] / parts["own"]["cpu"],
         "response_length": statistics.mean(run["response_length"] for run in made["own"]),
         "peak_mib": peaks,
         "peak_ratio": peaks["own"] / peaks["trl"],
