@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ MAX_LENGTH = 512
 BETA = 0.1
 
 
-def make_environment(folder: Path) -> Path:
-    """A virtual environment with TRL in it; its Python."""
+def make_environment(folder: Path, packages: Sequence[str] = TRL) -> Path:
+    """A virtual environment with these packages in it; its Python."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *TRL]
+        install = [str(python), "-m", "pip", "install", "--quiet", *packages]
         subprocess.run(install, check=True, stdout=sys.stderr)
     return python
 
