@@ -51,7 +51,7 @@ epochs = 2.0
 lr = 1e-3
 batch_size = 4
 [ppo]
-steps = 32
+steps = 28
 lr = 1.5e-4
 lam = 1.0
 kl_coef = 0.1
@@ -60,8 +60,8 @@ steps = 40
 lr = 5e-4
 kl_coef = 0.1
 [dpo]
-steps = 150
-batch_size = 32
+steps = 120
+batch_size = 16
 lr = 3e-4
 beta = 0.1
 """
@@ -271,8 +271,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument("--held-out", type=int, default=160)
+    parser.add_argument("--prompts", type=int, default=320)
+    parser.add_argument("--held-out", type=int, default=128)
     parser.add_argument("--strengths", default="1,3")
     parser.add_argument("--folder", type=Path, help="where all of it is kept")
     wanted = parser.parse_args()

@@ -66,7 +66,7 @@ def main(config: CompareConfig) -> dict[str, Any]:
     write_page(
         out / "report.html",
         title="Methods beside each other",
-        result={name_of(row): row for row in rows},
+        result={"methods": [as_shown(row) for row in rows]},
         drawings=[
             draw(rows, "reward against distance", "reward_mean", "reward"),
             draw(rows, "win rate against distance", "win_rate", "win rate against the start"),
@@ -221,6 +221,11 @@ def table(rows: list[Row]) -> str:
         )
         for line in cells
     )
+
+
+def as_shown(row: Row) -> dict[str, str]:
+    """A row's figures under their titles."""
+    return {title: cell(row.get(key), how) for title, key, how in COLUMNS}
 
 
 def cell(value: Any, how: str) -> str:

@@ -88,7 +88,7 @@ def write_card(run: Run, result: dict[str, Any]) -> str:
             "",
             "## Figures",
             "",
-            *table(flatten({name: each for name, each in result.items() if name != "stage"})),
+            *table(single_figures(result)),
             "",
             "## Limits",
             "",
@@ -106,6 +106,17 @@ def write_card(run: Run, result: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def single_figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are one number or word each; tables of slices and bins are in the report."""
+    flat = flatten({name: each for name, each in result.items() if name != "stage"})
+    return {
+        name: value
+        for name, value in flat.items()
+        if ".slices." not in name
+        and not (isinstance(value, list) and value and isinstance(value[0], dict))
+    }
 
 
 def table(rows: dict[str, Any]) -> list[str]:

@@ -114,7 +114,8 @@ def slices_of(
             for one, other in ordered([-float(scores[place] or 0) for place in known]):
                 gap = float(values[known[one]] - values[known[other]])
                 groups["axis"][axis].append(gap)
-    return {name: summary(parts) for name, parts in groups.items() if parts}
+    nothing: list[set[str]] = [{"unknown"}, {"unknown / unknown"}, set()]
+    return {name: summary(parts) for name, parts in groups.items() if set(parts) not in nothing}
 
 
 def length_of(pair: Pair) -> str:

@@ -17,9 +17,11 @@ STYLE = """
 --one: #6fb3f0; --two: #f0a060; --three: #6cc493; --four: #c79be8; --five: #d9c04a; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
-vertical-align: top; overflow-wrap: anywhere; } th { font-weight: 500; }
+vertical-align: top; } th { font-weight: 500; } td { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } .wide td, thead th { white-space: nowrap; font-variant-numeric: tabular-nums; }
+h3, h4, h5 { margin: 1.2rem 0 .3rem; } h3::first-letter, h4::first-letter { text-transform: uppercase; }
 .curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-.curves svg { width: 100%; height: auto; font-family: inherit; }
+.curves svg { width: 100%; max-width: 32rem; height: auto; font-family: inherit; }
 .sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
 .muted { opacity: .75; }
 """
@@ -85,12 +87,63 @@ def write_page(
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>"
-        f"<h2>Result</h2>{show_table(flatten(result))}"
+        f"<h2>Result</h2>{show_figures(result)}"
         f'<h2>Curves</h2><div class="curves">{"".join(drawings)}</div>'
         + (f"<h2>Samples</h2>{shown}" if shown else "")
         + (f"<h2>How it was made</h2>{show_table(flatten(made))}" if made else "")
         + "</html>\n",
         encoding="utf-8",
+    )
+
+
+def show_figures(value: dict[str, Any], level: int = 3) -> str:
+    """Figures as tables: single ones by name, rows of like figures in columns, groups under headings."""
+    plain: dict[str, Any] = {}
+    parts = []
+    for name, each in value.items():
+        rows = like_rows(each)
+        if rows is not None:
+            parts.append(show_heading(name, level) + show_columns(rows))
+        elif isinstance(each, dict) and each:
+            parts.append(show_heading(name, level) + show_figures(each, min(level + 1, 6)))
+        elif not isinstance(each, dict):
+            plain[name] = each
+    return (show_table(plain) if plain else "") + "".join(parts)
+
+
+def like_rows(value: Any) -> dict[str, dict[str, Any]] | None:
+    """Named rows with the same columns, of a dictionary or a list of them; None of anything else."""
+    named = dict(enumerate(value, start=1)) if isinstance(value, list) else value
+    if not isinstance(named, dict) or not named:
+        return None
+    rows = {str(name): row for name, row in named.items()}
+    if not all(isinstance(row, dict) and row for row in rows.values()):
+        return None
+    columns = {tuple(row) for row in rows.values()}
+    nested = any(isinstance(each, dict) for row in rows.values() for each in row.values())
+    return rows if len(columns) == 1 and not nested else None
+
+
+def show_heading(name: str, level: int) -> str:
+    """A group's name."""
+    return f"<h{level}>{html.escape(name.replace('_', ' '))}</h{level}>"
+
+
+def show_columns(rows: dict[str, dict[str, Any]]) -> str:
+    """Rows of like figures, as a table that scrolls by itself where the screen is narrow."""
+    columns = list(next(iter(rows.values())))
+    head = "".join(
+        f'<th scope="col">{html.escape(name.replace("_", " "))}</th>' for name in columns
+    )
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{html.escape(show(row[column]))}</td>" for column in columns)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="Table"><table><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -116,6 +169,8 @@ def show_table(rows: dict[str, Any]) -> str:
 
 def show(value: Any) -> str:
     """A figure for people."""
+    if value is None:
+        return "–"
     if isinstance(value, list):
         return ", ".join(map(show, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -30,7 +30,7 @@ def config(kind: type[Any], model: str, data: Path, out: Path, **more: Any) -> A
 
 
 def told(out: Path, what: str) -> bool:
-    return f"left_out.{what}" in (out / "report.html").read_text()
+    return f">{what}</th>" in (out / "report.html").read_text()
 
 
 def test_what_carries_nothing_is_left_out_and_counted(tiny_model: str, tmp_path: Path) -> None:
