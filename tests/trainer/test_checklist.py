@@ -25,8 +25,8 @@
 | 23 the ranking likelihood | losses: `test_two_candidates_are_bradley_terry` and the five after it |
 | 24 no dropout | here: `…_two_forward_passes_in_training_are_equal` |
 | 25 Adam's epsilon and the falling learning rate | here: `…_adam_…` |
-| 26 the reference stays | stages: `…_leaves_its_reference_alone` (the run refuses to end otherwise) |
-| 27 exact resume | stages: `…_ends_with_the_same_weights_bit_for_bit` |
+| 26 the reference stays | stages: `…_leaves_its_reference_alone`; options: `…_started_from_bit_for_bit` |
+| 27 exact resume | stages: `…_ends_with_the_same_weights_bit_for_bit`; kill: `test_a_killed_run_goes_on…` |
 | 28 minibatches | here: `…_come_in_a_fresh_order…`; stages: `…_accumulation_changes_nothing` |
 | 29 what is logged, with the right signs | here: `…_figures_add_up` |
 | 30 the same prompts and draws before and after | here: `…_judged_on_the_same_draws` |
@@ -277,7 +277,8 @@ def test_every_test_of_the_table_exists() -> None:
     ]
     assert covered == list(range(1, 33))
     text = "".join(
-        (folder / f"test_{name}.py").read_text() for name in ("checklist", "losses", "stages")
+        (folder / f"test_{name}.py").read_text()
+        for name in ("checklist", "losses", "stages", "options", "kill")
     )
     for row in rows:
         for quoted in row.split("`")[1::2]:

@@ -196,3 +196,31 @@ def test_calibration_error_by_hand() -> None:
     found = losses.calibration_error(tensor([0.9, 0.1, 0.6], dtype=torch.double))
     assert float(found) == pytest.approx(0.4)
     assert float(losses.calibration_error(tensor([1.0, 1.0]))) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_of_the_likelihoods_are_those_of_finite_differences(smoothing: float) -> None:
+    torch.manual_seed(0)
+    rewards = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    ranks = torch.tensor(
+        [[1, 2, 3, 4], [2, 1, 1, 3], [1, 2, 5, 5]]
+    )  # strict, tied, two of four there
+    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda values: losses.smoothed_plackett_luce(values, ranks, mask, smoothing=smoothing),
+        rewards,
+    )
+    chosen, rejected = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(
+        lambda a, b: losses.dpo(a, b, beta=0.3, smoothing=smoothing), (chosen, rejected)
+    )
+    assert torch.autograd.gradcheck(lambda a, b: losses.ipo(a, b, beta=0.3), (chosen, rejected))
+    assert torch.autograd.gradcheck(
+        lambda a, b: losses.bradley_terry(a, b, 0.5), (chosen, rejected)
+    )
+
+
+def test_entropy_is_that_of_the_distribution() -> None:
+    logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+    wanted = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    assert torch.allclose(losses.token_entropy(logits, 0.7), wanted, atol=1e-5)
