@@ -164,7 +164,9 @@ def measure(python: Path, script: list[str], job: dict[str, Any]) -> dict[str, A
     """One run in a process of its own; the JSON object in its last line."""
     environment = os.environ | {
         "OMP_NUM_THREADS": str(job["threads"]),
+        # As `python -m trainer` sets them; they help both sides.
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "10000",
         "TOKENIZERS_PARALLELISM": "false",
     }
     done = subprocess.run(

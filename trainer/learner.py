@@ -32,11 +32,21 @@ Example = TypeVar("Example")
 Sums = Mapping[str, tuple[float, float]]
 
 
-def equip(model: Any, config: TrainingConfig, processes: Processes, *, learns: bool = True) -> Any:
-    """The model as the run computes with it: precision, adapters, checkpointing, shards."""
+def equip(
+    model: Any,
+    config: TrainingConfig,
+    processes: Processes,
+    *,
+    learns: bool = True,
+    quick: bool = False,
+) -> Any:
+    """The model as the run computes with it: precision, adapters, checkpointing, shards.
+
+    `quick` takes the faster products of `kernels`, which in batches of ever other shapes cost memory.
+    """
     if config.dtype != "float32":
         model.compute_dtype = getattr(torch, config.dtype)
-    elif not getattr(config, "compile", False):  # which finds its own way
+    elif quick:
         quicken(model)
     explore(model)
     if learns:

@@ -114,9 +114,9 @@ class Online(ABC, Generic[Config]):
         self.micro_batch = config.micro_batch or MICRO_BATCH[device.type]
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
         for model in (self.policy, *own):
-            equip(model, config, processes)
+            equip(model, config, processes, quick=True)
         if self.reference is not None:
-            equip(self.reference, config, processes, learns=False)
+            equip(self.reference, config, processes, learns=False, quick=True)
         for scorers in (self.rewards, self.gold):
             if scorers is not None:
                 scorers.equip(config, processes)

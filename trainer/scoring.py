@@ -57,7 +57,7 @@ class Scorer:
 
     def equip(self, config: TrainingConfig, processes: Processes) -> None:
         """Compute as the run does."""
-        equip(self.model, config, processes, learns=False)
+        equip(self.model, config, processes, learns=False, quick=True)
 
     def score(
         self, prompts: Sequence[Messages], rollout: Rollout, policy_tokenizer: Any, size: int

@@ -257,7 +257,7 @@ def explore(model: Any) -> Any:
         together = plant([tree], model, 0)
         try:
             shared = hidden_states(model, together.ids, together.mask, together.positions)
-        except (ValueError, RuntimeError, TypeError, IndexError):
+        except (ValueError, RuntimeError, TypeError, IndexError, AssertionError):
             model.reads_trees = False
         else:
             found, wanted = pick(shared, together.before), pick(states, apart.before)

@@ -205,7 +205,7 @@ def test_ppo_with_adapters_keeps_no_second_model_and_its_reference_stays(
     trainer.update(PROMPTS * 2, 2, 3)
     rollout = trainer.roll_out(PROMPTS, torch.Generator().manual_seed(0))
     planted = trainer.plant(rollout, range(len(PROMPTS)))
-    equip(base, config, ALONE, learns=False)
+    equip(base, config, ALONE, learns=False, quick=True)
     wanted = trainer.per_micro_batch(rollout, planted, trainer.logprobs_of, base)
     assert torch.equal(trainer.reference_logprobs(rollout, planted), wanted)
     ppo.main(config)
