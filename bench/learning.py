@@ -126,7 +126,7 @@ def rank(rows: list[dict[str, Any]], folder: Path, seed: int) -> float:
     folder.mkdir(exist_ok=True)
     for split, text in files.items():
         (folder / f"rankings.{split}.jsonl").write_text(text.getvalue())
-    return right / judged
+    return right / judged if judged else float("nan")
 
 
 def judge_truly(

@@ -44,7 +44,7 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
-        "seed": 0,
+        "seed": job.get("seed", 0),
     }
 
 
@@ -81,6 +81,8 @@ def main() -> None:
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
+    if job.get("save"):
+        trainer.save_model(job["save"])
     losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"losses": losses, "seconds": seconds, "peak_mib": peak, "first_ids": ids}))

@@ -129,7 +129,7 @@ def settings(job: dict[str, Any]) -> PPOConfig:
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
-        seed=0,
+        seed=job.get("seed", 0),
     )
 
 
@@ -191,6 +191,9 @@ def main() -> None:
     trainer = make_trainer(job, rows, clock)
     steps = record_steps(trainer)
     trainer.train()
+    if job.get("save"):
+        trainer.model.policy.save_pretrained(job["save"])
+        trainer.processing_class.save_pretrained(job["save"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"steps": steps, "splits": clock.splits, "peak_mib": peak}))
 

@@ -1,8 +1,9 @@
 """Matrix products on a CPU by the faster of the two libraries that torch brings.
 
-torch's own choice for float32 on x86 is MKL, which knows the newest instructions of one maker's processors
-alone: on another's, oneDNN (also in torch) is about twice as fast. Which is used follows from the machine,
-not from a measurement, so that a run that goes on computes as it did; config.json says which it was.
+torch's own choice for float32 on x86 is MKL, which uses AVX-512 on one maker's processors alone: on
+another's that have it, oneDNN (also in torch) is about twice as fast; where nobody has it, MKL is a sixth
+faster. Which is used follows from the machine, not from a measurement, so that a run that goes on computes
+as it did; config.json says which it was.
 """
 
 import functools
@@ -69,8 +70,9 @@ def quicken(model: Any) -> Any:
 
 @functools.cache
 def linear_library() -> str:
-    """`oneDNN` on an x86 processor that MKL was not made for, where torch has it; else `torch`."""
-    if maker() in ("GenuineIntel", "unknown"):
+    """`oneDNN` on a processor with AVX-512 that MKL was not made for, where torch has it; else `torch`."""
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if not wide or maker() in ("GenuineIntel", "unknown"):
         return "torch"
     x, weight = torch.randn(3, 64), torch.randn(64, 64)
     try:

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from trainer.config import TrainingConfig
 from trainer.kernels import quicken
 from trainer.lora import add_adapters, merge_adapters
+from trainer.models import trunk_of
 from trainer.processes import (
     Processes,
     divided_as,
@@ -54,6 +55,7 @@ def equip(
     if learns and config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
+        model.last_layer = None  # the second computation comes when nobody knows what was read
         model.train()  # there is no dropout: this switches the checkpoints on, and nothing else
     if wants_shards(config.shard):
         processes.shard(model)
@@ -149,8 +151,8 @@ class Learner(Generic[Example]):
         processes.check_batch(config.batch_size)
         self.model = equip(model, config, processes)
         if config.compile:
-            trunk = getattr(model, model.base_model_prefix)
-            trunk.compile(dynamic=True)
+            model.last_layer = None  # compiled code would be made again for each number of rows
+            trunk_of(model).compile(dynamic=True)
         self.config, self.processes = config, processes
         self.loss_of, self.weight_of = loss_of, weight_of
         self.optimizer = adam(groups_of(model), lr=lr, weight_decay=config.weight_decay)

@@ -5,6 +5,7 @@ paper and equation; where the reference implementations differ from the paper, t
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -44,17 +45,23 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor
 
     The logits are divided by the temperature that the tokens were sampled with, in float32.
     """
-    scaled = logits.float() / temperature
-    chosen = scaled.gather(-1, tokens[..., None])[..., 0]
-    return chosen - scaled.logsumexp(-1)
+    return chosen_and_entropy(logits, tokens, temperature)[0]
 
 
-def token_entropy(logits: Tensor, temperature: float) -> Tensor:
-    """(…, T) entropies of the next-token distributions, in nats: log Z less the mean logit."""
-    scaled = logits.float() / temperature
-    total = scaled.logsumexp(-1)
-    chances = (scaled - total[..., None]).exp_()
-    return total - (chances * scaled).sum(-1)
+def chosen_and_entropy(
+    logits: Tensor, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Callable[[], Tensor]]:
+    """`token_logprobs`, and what tells the (…, T) entropies of the same distributions, in nats.
+
+    The entropies have no gradient, and cost nothing unless they are asked for.
+    """
+    scaled = logits.float()
+    if temperature != 1:
+        scaled = scaled / temperature
+    logprobs = scaled.log_softmax(-1)  # (…, T, V), read once more by the backward pass
+    chosen = logprobs.gather(-1, tokens[..., None])[..., 0]
+    known = logprobs.detach()
+    return chosen, lambda: -(known.exp().mul_(known)).sum(-1)
 
 
 # --- rankings ---------------------------------------------------------------------------------------
@@ -117,7 +124,7 @@ def fit_slope(values: Tensor, ranks: Tensor, mask: Tensor, weights: Tensor) -> f
             slope -= move
         if abs(float(move)) < 1e-9:
             break
-    return float(slope)
+    return float(slope.detach())
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:

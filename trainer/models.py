@@ -283,6 +283,11 @@ def computing(model: Any) -> AbstractContextManager[Any]:
     return torch.autocast(next(model.parameters()).device.type, dtype)
 
 
+def trunk_of(model: Any) -> Any:
+    """The model without its head."""
+    return getattr(model, model.base_model_prefix)
+
+
 def hidden_states(
     model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
 ) -> Tensor:
@@ -294,7 +299,7 @@ def hidden_states(
     if positions is None:
         assert mask is not None
         positions = positions_of(mask)
-    trunk = getattr(model, model.base_model_prefix)
+    trunk = trunk_of(model)
     with computing(model):
         output = trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     states: Tensor = output.last_hidden_state

@@ -32,13 +32,12 @@ from trainer.data import Messages, read_demonstrations
 from trainer.errors import TrainerError
 from trainer.learner import groups_of
 from trainer.losses import (
+    chosen_and_entropy,
     gae,
     masked_mean,
     masked_var,
     place_rewards,
     policy_loss,
-    token_entropy,
-    token_logprobs,
     value_loss,
     whiten,
 )
@@ -215,7 +214,7 @@ class Trainer(Online[PPOConfig]):
         config = self.config
         kept = experience.rollout.response_mask[part].bool()
         logits = response_logits(self.policy, forest)
-        logprobs = token_logprobs(logits, forest.targets, config.temperature)  # (M,), row by row
+        logprobs, entropies = chosen_and_entropy(logits, forest.targets, config.temperature)  # (M,)
         values = response_values(self.value_model, forest)
         old, old_values = experience.logprobs[part][kept], experience.values[part][kept]
         advantages, returns = experience.advantages[part][kept], experience.returns[part][kept]
@@ -236,7 +235,7 @@ class Trainer(Online[PPOConfig]):
                 0.5 * change.square().sum() / tokens,
                 change.exp().sum() / tokens,
                 change.exp().var(correction=0) * share,
-                token_entropy(logits, config.temperature).sum() / tokens,
+                entropies().sum() / tokens,
             )
         return torch.stack(parts)
 

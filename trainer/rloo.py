@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from trainer.data import Messages
-from trainer.losses import leave_one_out, token_entropy, token_logprobs
+from trainer.losses import chosen_and_entropy, leave_one_out
 from trainer.online import Online, run_online
 from trainer.rollout import Rollout
 from trainer.stages import RLOOConfig
@@ -72,11 +72,13 @@ class Trainer(Online[RLOOConfig]):
         self.optimizer.zero_grad()
         for part, forest in self.plant(rollout, self.processes.share(range(episodes))):
             logits = response_logits(self.policy, forest)
-            logprobs = token_logprobs(logits, forest.targets, self.config.temperature)
+            logprobs, entropies = chosen_and_entropy(
+                logits, forest.targets, self.config.temperature
+            )
             lost = -(advantages[part][forest.owners] * logprobs).sum() / episodes
             lost.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                entropy = token_entropy(logits, self.config.temperature).sum() / tokens
+                entropy = entropies().sum() / tokens
                 figures += torch.stack([lost, entropy])
         loss, mean_entropy = self.processes.add_up(figures).tolist()
         self.processes.add_up_gradients(self.policy.parameters())

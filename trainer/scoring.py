@@ -20,13 +20,12 @@ from trainer.models import (
     fit_window,
     load_scorer,
     load_tokenizer,
-    pad_right,
     same_tokens,
     score_texts,
-    sequence_rewards,
 )
 from trainer.processes import Processes
-from trainer.rollout import Rollout, decode
+from trainer.rollout import Rollout, decode, rows_of
+from trainer.trees import Tree, plant, response_rewards
 
 
 def paths_of(text: str) -> list[str]:
@@ -72,17 +71,18 @@ class Scorer:
             found = score_texts(self.model, self.encoder, pairs, batch_size=size)
             return found.to(rollout.ids.device)
         end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        rows = [
-            ids[mask.bool()].tolist() + ([] if ended else [end])
-            for ids, mask, ended in zip(rollout.ids, rollout.mask, rollout.ended, strict=True)
+        rows: list[Tree] = [
+            (prompt, [response if ended else [*response, end]])
+            for prompt, response, ended in rows_of(rollout)
         ]
         scores = rollout.ids.new_zeros(len(rows), dtype=torch.float32)
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        lengths = [len(prompt) + len(response) for prompt, (response,) in rows]
+        order = sorted(range(len(rows)), key=lambda index: lengths[index])
         with torch.no_grad():
             for start in range(0, len(order), size):
                 some = order[start : start + size]
-                ids, mask = pad_right([rows[index] for index in some], pad, rollout.ids.device)
-                scores[some] = sequence_rewards(self.model, ids, mask)
+                forest = plant([rows[index] for index in some], self.model, pad)
+                scores[some] = response_rewards(self.model, forest)
         return scores
 
 

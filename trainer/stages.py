@@ -30,6 +30,7 @@ class SupervisedConfig(TrainingConfig):
         None,
         "examples in a forward pass: smaller needs less memory, changes nothing [default: all]",
     )
+
     compile: bool = flag(False, "compile the model first: pays on a GPU, in long runs")
 
     def __post_init__(self) -> None:

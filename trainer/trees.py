@@ -16,11 +16,14 @@ from torch import Tensor
 
 from trainer.losses import token_logprobs
 from trainer.models import computing, hidden_states, pad_right, positions_of
+from trainer.narrow import LastLayer, last_layer_of
 
 Tree = tuple[Sequence[int], Sequence[Sequence[int]]]  # a prompt's tokens, and its responses'
 Place = tuple[int, int]  # row and column
 # Two ways to compute the same state agree this well in float32.
 TOLERANCE = 1e-3
+# How a model fails that is asked for what it cannot do.
+FAILURES = (ValueError, RuntimeError, TypeError, IndexError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -179,10 +182,22 @@ def pick(states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
     return states.flatten(0, 1).index_select(0, rows * states.shape[1] + columns)
 
 
+def states_at(model: Any, forest: Forest, places: tuple[Tensor, Tensor]) -> Tensor:
+    """(N, D) last hidden states at these rows and places."""
+    last: LastLayer | None = getattr(model, "last_layer", None)
+    if last is None:
+        return pick(hidden_states(model, forest.ids, forest.mask, forest.positions), places)
+    count, length = forest.ids.shape
+    rows, columns = places
+    # Each once: a place that were put back twice would be learnt from twice.
+    with last.only(torch.unique(rows * length + columns), (count, length)):
+        states = hidden_states(model, forest.ids, forest.mask, forest.positions)
+    return pick(states, places)
+
+
 def response_rewards(model: Any, forest: Forest) -> Tensor:
     """(N,) rewards, read at each response's last token: its end token."""
-    states = hidden_states(model, forest.ids, forest.mask, forest.positions)
-    rewards: Tensor = model.score(pick(states, forest.ends))[..., 0]
+    rewards: Tensor = model.score(states_at(model, forest, forest.ends))[..., 0]
     return rewards - getattr(model.config, "reward_mean", 0.0)
 
 
@@ -198,9 +213,9 @@ def response_logits(policy: Any, forest: Forest) -> Tensor:
     and most of the memory.
     """
     if getattr(policy, "plain_head", False):
-        states = hidden_states(policy, forest.ids, forest.mask, forest.positions)
+        states = states_at(policy, forest, forest.before)
         with computing(policy):
-            logits: Tensor = policy.get_output_embeddings()(pick(states, forest.before))
+            logits: Tensor = policy.get_output_embeddings()(states)
         return logits
     with computing(policy):
         output = policy(
@@ -214,8 +229,7 @@ def response_logits(policy: Any, forest: Forest) -> Tensor:
 
 def response_values(model: Any, forest: Forest) -> Tensor:
     """(M,) the scalar head where each response token follows: of the state before the token."""
-    states = hidden_states(model, forest.ids, forest.mask, forest.positions)
-    values: Tensor = model.score(pick(states, forest.before))[..., 0]
+    values: Tensor = model.score(states_at(model, forest, forest.before))[..., 0]
     return values - getattr(model.config, "reward_mean", 0.0)
 
 
@@ -228,12 +242,14 @@ def response_sums(policy: Any, forest: Forest) -> tuple[Tensor, Tensor]:
 
 
 def explore(model: Any) -> Any:
-    """Note on the model what it can do: read trees, and be projected outside of its own forward pass.
+    """Note on the model what it can do: read trees, be projected outside of its own forward pass, and have
+    its last layer narrowed to what is read.
 
-    Both are tried on a few tokens, against rows of their own and the model's own logits.
+    All are tried on a few tokens, against rows of their own, the model's own logits and whole states.
     """
     config = model.config.get_text_config()
     model.reads_trees = model.plain_head = False
+    model.last_layer = None
     windowed = getattr(config, "sliding_window", None) and getattr(
         config, "use_sliding_window", True
     )
@@ -251,13 +267,20 @@ def explore(model: Any) -> Any:
                     use_cache=False,
                 ).logits
                 model.plain_head = close(head(states), own, apart.mask)
+        model.last_layer = last_layer_of(model)
+        wanted = pick(states, apart.ends)
+        try:
+            if not close(states_at(model, apart, apart.ends), wanted):
+                model.last_layer = None
+        except FAILURES:
+            model.last_layer = None
         if windowed:
             return model
         model.reads_trees = True
         together = plant([tree], model, 0)
         try:
             shared = hidden_states(model, together.ids, together.mask, together.positions)
-        except (ValueError, RuntimeError, TypeError, IndexError, AssertionError):
+        except FAILURES:
             model.reads_trees = False
         else:
             found, wanted = pick(shared, together.before), pick(states, apart.before)

@@ -41,11 +41,16 @@ def test_only_wide_layers_without_bias_are_changed(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_library_follows_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels.linear_library.cache_clear()
-    monkeypatch.setattr(kernels, "maker", lambda: "GenuineIntel")
-    assert kernels.linear_library() == "torch"
-    kernels.linear_library.cache_clear()
-    monkeypatch.setattr(kernels, "maker", lambda: "AuthenticAMD")
+    def library(maker: str, instructions: str) -> str:
+        monkeypatch.setattr(kernels, "maker", lambda: maker)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+        kernels.linear_library.cache_clear()
+        return kernels.linear_library()
+
+    assert library("GenuineIntel", "AVX512") == "torch"
+    assert library("AuthenticAMD", "AVX2") == "torch"
+    assert library("unknown", "DEFAULT") == "torch"
+    assert library("AuthenticAMD", "AVX512") == "oneDNN"
     monkeypatch.setattr(kernels, "multiply", lambda *_: torch.zeros(3, 64))  # a wrong product
-    assert kernels.linear_library() == "torch"
+    assert library("AuthenticAMD", "AVX512") == "torch"
     kernels.linear_library.cache_clear()

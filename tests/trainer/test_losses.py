@@ -188,7 +188,9 @@ def test_logprobs_divide_by_the_temperature() -> None:
     logits, token = tensor([[1.0, 2.0, 0.0]]), tensor([1])
     by_hand = (2 / 0.7) - math.log(sum(math.exp(x / 0.7) for x in (1.0, 2.0, 0.0)))
     assert float(losses.token_logprobs(logits, token, 0.7)) == pytest.approx(by_hand, abs=1e-5)
-    assert float(losses.token_entropy(torch.zeros(1, 4), 1.0)) == pytest.approx(math.log(4))
+    assert float(
+        losses.chosen_and_entropy(torch.zeros(1, 4), torch.tensor([0]), 1.0)[1]()
+    ) == pytest.approx(math.log(4))
 
 
 def test_calibration_error_by_hand() -> None:
@@ -223,4 +225,6 @@ def test_gradients_of_the_likelihoods_are_those_of_finite_differences(smoothing:
 def test_entropy_is_that_of_the_distribution() -> None:
     logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
     wanted = torch.distributions.Categorical(logits=logits / 0.7).entropy()
-    assert torch.allclose(losses.token_entropy(logits, 0.7), wanted, atol=1e-5)
+    tokens = torch.zeros(logits.shape[:-1], dtype=torch.long)
+    entropies = losses.chosen_and_entropy(logits, tokens, 0.7)[1]
+    assert torch.allclose(entropies(), wanted, atol=1e-5)
