@@ -41,7 +41,7 @@ def make_environment(folder: Path, packages: Sequence[str] = TRL) -> Path:
     return python
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, sft_steps: int = 20) -> None:
     """The model, a reward model and a reference made of it, and comparisons of stories."""
     import torch
 
@@ -56,7 +56,7 @@ def prepare(folder: Path) -> None:
         "--out",
         str(folder / "tiny"),
         "--steps",
-        "20",
+        str(sft_steps),
     ]
     subprocess.run(words, check=True, cwd=HERE.parent, stdout=sys.stderr, stderr=sys.stderr)
     model = str(folder / "tiny" / "model")

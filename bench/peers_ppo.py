@@ -1,6 +1,6 @@
 """PPO beside TRL's, on the same weights, prompts, batch and cores.
 
-    python bench/peers_ppo.py [--runs 3] [--updates 5] [--venv DIR]
+    python bench/peers_ppo.py [--runs 3] [--updates 5] [--sft-steps 500 --length 110] [--venv DIR]
 
 First the losses of four optimiser steps on the same responses, which must be equal where both mean the
 same; then episodes a second and the peak of memory, in runs that alternate, each in a process of its own.
@@ -52,7 +52,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare(folder: Path, batch_size: int) -> None:
+def prepare(folder: Path, batch_size: int, sft_steps: int, length: int) -> None:
     """Models, prompts, and for the first of them responses that end last, early, and never."""
     import torch
 
@@ -60,14 +60,14 @@ def prepare(folder: Path, batch_size: int) -> None:
     from trainer.models import Encoder, load_policy, load_tokenizer
     from trainer.rollout import sample
 
-    prepare_models(folder)
+    prepare_models(folder, sft_steps)
     tokenizer = load_tokenizer(str(folder / "policy"))
     encoder = Encoder(tokenizer, MAX_LENGTH)
     told = dict.fromkeys(each.prompt for each in stories.generate(4, 2 * PROMPTS))
     rows = []
     for prompt in list(told)[:PROMPTS]:
         messages = [{"role": "user", "content": prompt}]
-        rows.append({"messages": messages, "ids": encoder.prompt(messages, MAX_LENGTH - LENGTH)})
+        rows.append({"messages": messages, "ids": encoder.prompt(messages, MAX_LENGTH - length)})
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     first = rows[:batch_size]
     (folder / "first.jsonl").write_text("".join(json.dumps(row) + "\n" for row in first))
@@ -75,7 +75,7 @@ def prepare(folder: Path, batch_size: int) -> None:
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     policy = load_policy(str(folder / "policy"), tokenizer, torch.device("cpu"))
     drawn = sample(
-        policy, [row["ids"] for row in first], length=LENGTH, temperature=1.0, end=-1, pad=pad,
+        policy, [row["ids"] for row in first], length=length, temperature=1.0, end=-1, pad=pad,
         stream=stream,
     ).response  # fmt: skip
     # An end token that was drawn on the way becomes another token, so that the cases are what they say.
@@ -83,7 +83,7 @@ def prepare(folder: Path, batch_size: int) -> None:
     drawn[(drawn == end) | (drawn == pad)] = other
     full, early = drawn.clone(), drawn.clone()
     full[:, -1] = end
-    for row, last in enumerate(torch.randint(5, LENGTH, (batch_size,), generator=stream).tolist()):
+    for row, last in enumerate(torch.randint(5, length, (batch_size,), generator=stream).tolist()):
         early[row, last] = end
         early[row, last + 1 :] = pad
     for name, responses in (("full", full), ("early", early), ("cut", drawn)):
@@ -181,7 +181,7 @@ def make_job(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
         "threads": wanted.threads, "policy": str(folder / "policy"),
         "reference": str(folder / "reference"), "reward": str(folder / "reward"),
         "prompts": str(folder / "first.jsonl"), "responses": None, "batch_size": wanted.batch_size,
-        "updates": 1, "epochs": EPOCHS, "length": LENGTH, "temperature": 1.0,
+        "updates": 1, "epochs": EPOCHS, "length": wanted.length, "temperature": 1.0,
         "missing_eos_penalty": 1.0, "whiten_rewards": False, "biased_variance": False,
         "kl_coef": 0.05, "clip": 0.2, "value_clip": 0.2, "gamma": 1.0, "lam": 0.95, "lr": 1e-4,
         "out": str(folder / "out"),
@@ -257,6 +257,15 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=5, help="of a run; the first warms up")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--sft-steps",
+        type=int,
+        default=20,
+        help="of the policy before: after 500 it ends by itself",
+    )
+    parser.add_argument(
+        "--length", type=int, default=LENGTH, help="the longest response, in tokens"
+    )
     parser.add_argument("--venv", type=Path, help="where TRL's environment is, or is made")
     parser.add_argument("--part", choices=("losses", "speed"), help="only this part")
     parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
@@ -266,15 +275,16 @@ def main() -> None:
         print(json.dumps(run_own(json.load(sys.stdin))))
         return
     if wanted.prepare:
-        prepare(wanted.prepare, wanted.batch_size)
+        prepare(wanted.prepare, wanted.batch_size, wanted.sft_steps, wanted.length)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peer = make_environment(wanted.venv or folder / "trl", PACKAGES)
         # In a process of its own: a child's peak of memory begins at what its parent held.
         script = str(HERE / "peers_ppo.py")
+        options = ["--batch-size", str(wanted.batch_size), "--length", str(wanted.length)]
         subprocess.run(
-            [sys.executable, script, "--prepare", name, "--batch-size", str(wanted.batch_size)],
+            [sys.executable, script, "--prepare", name, *options, "--sft-steps", str(wanted.sft_steps)],
             check=True, cwd=HERE.parent, stdout=sys.stderr,
         )  # fmt: skip
         sides = {

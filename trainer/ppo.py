@@ -42,7 +42,7 @@ from trainer.losses import (
     whiten,
 )
 from trainer.models import load_reward_model
-from trainer.online import Online, run_online
+from trainer.online import Online, Planted, run_online
 from trainer.processes import Processes
 from trainer.rollout import Rollout
 from trainer.runs import Batches
@@ -81,6 +81,7 @@ class Experience:
     scores: Tensor
     raw_scores: Tensor
     spread: Tensor  # (B,) standard deviation of an ensemble's rewards
+    planted: Planted  # this process's rows as they were read
 
 
 def main(config: PPOConfig) -> dict[str, Any]:
@@ -168,6 +169,7 @@ class Trainer(Online[PPOConfig]):
             scores=scores,
             raw_scores=raw,
             spread=spread,
+            planted=planted,
         )
 
     def learn(self, experience: Experience) -> dict[str, float]:
@@ -196,7 +198,10 @@ class Trainer(Online[PPOConfig]):
         figures = torch.zeros(len(STEP_FIGURES), device=tokens.device)
         self.optimizer.zero_grad()
         own = self.processes.share(rows.tolist())
-        for part, forest in self.plant(experience.rollout, own):
+        # With one minibatch these are the rows that were read before, and they are laid out already.
+        all_of_them = len(own) == sum(len(part) for part, _ in experience.planted)
+        planted = experience.planted if all_of_them else self.plant(experience.rollout, own)
+        for part, forest in planted:
             figures += self.learn_from(experience, part, forest, tokens)
         ptx = self.demonstrations.learn() if self.demonstrations is not None else {}
         sums = dict(zip(STEP_FIGURES, self.processes.add_up(figures).tolist(), strict=True))
