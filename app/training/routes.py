@@ -246,7 +246,7 @@ def list_figures(result: dict[str, Any]) -> list[tuple[str, Any]]:
             continue
         if isinstance(value, dict):
             figures += [(f"{name}.{inner}", each) for inner, each in list_figures(value)]
-        elif isinstance(value, int | float | str | bool) or value is None:
+        elif isinstance(value, int | float | str | bool):  # None: nothing to measure it on
             figures.append((name, value))
     return figures
 

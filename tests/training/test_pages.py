@@ -50,7 +50,7 @@ async def test_a_runs_page_tells_accuracy_by_slice_and_shows_the_report_apart(
     page = (await client.get(f"/research/runs/{run.id}")).text
     assert "Accuracy by slice" in page
     assert "r-1&lt;b&gt;" in page
-    assert "0.300 to 0.950" in page
+    assert "0.30–0.95" in page
     assert "slices.rater" not in page
     assert f"/research/runs/{run.id}/report" in page
     report = await client.get(f"/research/runs/{run.id}/report")
