@@ -150,7 +150,7 @@ def prefer(pair: dict[str, Any]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("heavy")
 async def test_the_loop_turns_once(
     house: House, researcher: httpx.Client, story_teller: Path
