@@ -1,9 +1,9 @@
 """Matrix products on a CPU by the faster of the two libraries that torch brings.
 
 torch's own choice for float32 on x86 is MKL, which uses AVX-512 on one maker's processors alone: on
-another's that have it, oneDNN (also in torch) is about twice as fast; where nobody has it, MKL is a sixth
-faster. Which is used follows from the machine, not from a measurement, so that a run that goes on computes
-as it did; config.json says which it was.
+another's that have it, oneDNN (also in torch) is about twice as fast; without AVX-512 MKL is the faster.
+Which is used follows from the machine, not from a measurement, so that a run that goes on computes as it
+did; config.json says which it was.
 """
 
 import functools

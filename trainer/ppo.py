@@ -198,9 +198,9 @@ class Trainer(Online[PPOConfig]):
         figures = torch.zeros(len(STEP_FIGURES), device=tokens.device)
         self.optimizer.zero_grad()
         own = self.processes.share(rows.tolist())
-        # With one minibatch these are the rows that were read before, and they are laid out already.
-        all_of_them = len(own) == sum(len(part) for part, _ in experience.planted)
-        planted = experience.planted if all_of_them else self.plant(experience.rollout, own)
+        # One minibatch is all of this process's rows, and they are laid out already.
+        whole_share = len(own) == sum(len(part) for part, _ in experience.planted)
+        planted = experience.planted if whole_share else self.plant(experience.rollout, own)
         for part, forest in planted:
             figures += self.learn_from(experience, part, forest, tokens)
         ptx = self.demonstrations.learn() if self.demonstrations is not None else {}

@@ -30,7 +30,6 @@ class SupervisedConfig(TrainingConfig):
         None,
         "examples in a forward pass: smaller needs less memory, changes nothing [default: all]",
     )
-
     compile: bool = flag(False, "compile the model first: a minute at the start, no gain on a CPU")
 
     def __post_init__(self) -> None:

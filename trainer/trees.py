@@ -189,7 +189,7 @@ def states_at(model: Any, forest: Forest, places: tuple[Tensor, Tensor]) -> Tens
         return pick(hidden_states(model, forest.ids, forest.mask, forest.positions), places)
     count, length = forest.ids.shape
     rows, columns = places
-    # Each once: a place that were put back twice would be learnt from twice.
+    # Each once: a place put back twice would be learnt from twice.
     with last.only(torch.unique(rows * length + columns), (count, length)):
         states = hidden_states(model, forest.ids, forest.mask, forest.positions)
     return pick(states, places)

@@ -47,6 +47,8 @@ def test_the_library_follows_from_the_machine(monkeypatch: pytest.MonkeyPatch) -
         kernels.linear_library.cache_clear()
         return kernels.linear_library()
 
+    # Stands in for oneDNN, which not every build of torch has.
+    monkeypatch.setattr(kernels, "multiply", lambda x, weight: x @ weight.t())
     assert library("GenuineIntel", "AVX512") == "torch"
     assert library("AuthenticAMD", "AVX2") == "torch"
     assert library("unknown", "DEFAULT") == "torch"
