@@ -59,6 +59,14 @@ def test_a_prompt_of_many_candidates_is_one_row(reward_model: Any) -> None:
     assert forest.positions[0, -3:].tolist() == [20, 21, 22]
 
 
+def test_one_long_tree_does_not_pad_the_rows_of_short_ones(reward_model: Any) -> None:
+    # Alone the first would be shared and the second not: eight rows of 53 places, and one of 100.
+    long, short = ([3] * 20, [[4] * 5] * 16), ([3], [[4] * 52] * 8)
+    assert trees.plant([long], reward_model, 0).ids.shape == (1, 100)
+    assert trees.plant([short], reward_model, 0).ids.shape == (8, 53)
+    assert trees.plant([long, short], reward_model, 0).ids.shape == (24, 53)
+
+
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=2, max_size=5))
 @settings(max_examples=40, deadline=None)
 def test_packed_documents_are_blind_to_each_other(
