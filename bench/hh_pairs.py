@@ -69,8 +69,8 @@ def bag_of_words(data: Data, *, features: int = 4000, seed: int = 0) -> dict[str
         return figures_of((held_out @ weights).double())
 
 
-def make_model(data: Data, folder: Path, seed: int) -> None:
-    """A small untrained policy and its tokenizer, as a checkpoint to start the reward model from."""
+def make_model(data: Data, folder: Path, seed: int, *, width: int = 96) -> None:
+    """A small untrained policy and its tokenizer, as a checkpoint to start from."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -99,8 +99,8 @@ def make_model(data: Data, folder: Path, seed: int) -> None:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=256,
+            hidden_size=width,
+            intermediate_size=width * 8 // 3,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=1024,

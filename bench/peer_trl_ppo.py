@@ -95,15 +95,16 @@ def take_biased_variance() -> None:
 
 
 def settings(job: dict[str, Any]) -> PPOConfig:
-    """TRL's configuration of the job: one minibatch, one process, every episode in one forward pass."""
+    """TRL's configuration of the job: one minibatch, one process, `micro_batch` episodes in a pass."""
+    micro_batch = job.get("micro_batch") or job["batch_size"]
     return PPOConfig(
         output_dir=job["out"],
         use_cpu=True,
         bf16=False,
         gradient_checkpointing=False,
-        per_device_train_batch_size=job["batch_size"],
-        gradient_accumulation_steps=1,
-        local_rollout_forward_batch_size=job["batch_size"],
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=job["batch_size"] // micro_batch,
+        local_rollout_forward_batch_size=micro_batch,
         num_mini_batches=1,
         num_ppo_epochs=job["epochs"],
         total_episodes=job["batch_size"] * job["updates"],

@@ -42,11 +42,8 @@ def make_environment(folder: Path, packages: Sequence[str] = TRL) -> Path:
 
 
 def prepare(folder: Path, sft_steps: int = 20) -> None:
-    """The model, a reward model and a reference made of it, and comparisons of stories."""
-    import torch
-
+    """A story-teller, a reward model and a reference made of it, and comparisons of stories."""
     from trainer import stories
-    from trainer.models import load_policy, load_reward_model, load_tokenizer, save_model
 
     words = [
         sys.executable,
@@ -59,16 +56,7 @@ def prepare(folder: Path, sft_steps: int = 20) -> None:
         str(sft_steps),
     ]
     subprocess.run(words, check=True, cwd=HERE.parent, stdout=sys.stderr, stderr=sys.stderr)
-    model = str(folder / "tiny" / "model")
-    tokenizer, cpu = load_tokenizer(model), torch.device("cpu")
-    save_model(load_policy(model, tokenizer, cpu), tokenizer, folder / "policy")
-    save_model(load_reward_model(model, tokenizer, cpu, seed=0), tokenizer, folder / "reward")
-    reference = load_policy(model, tokenizer, cpu)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in reference.parameters():
-            weight.add_(torch.randn_like(weight), alpha=0.02)
-    save_model(reference, tokenizer, folder / "reference")
+    derive_models(str(folder / "tiny" / "model"), folder)
     told = stories.generate(3, 2 * PAIRS)
     with (folder / "pairs.jsonl").open("w") as file:
         for one, other in zip(told[::2], told[1::2], strict=True):
@@ -80,6 +68,23 @@ def prepare(folder: Path, sft_steps: int = 20) -> None:
             file.write(json.dumps(row) + "\n")
     rows = (folder / "pairs.jsonl").read_text().splitlines(keepends=True)
     (folder / "first.jsonl").write_text("".join(rows[:16]))
+
+
+def derive_models(model: str, folder: Path) -> None:
+    """The policy, a reward model of its trunk, and a reference a little away from it."""
+    import torch
+
+    from trainer.models import load_policy, load_reward_model, load_tokenizer, save_model
+
+    tokenizer, cpu = load_tokenizer(model), torch.device("cpu")
+    save_model(load_policy(model, tokenizer, cpu), tokenizer, folder / "policy")
+    save_model(load_reward_model(model, tokenizer, cpu, seed=0), tokenizer, folder / "reward")
+    reference = load_policy(model, tokenizer, cpu)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in reference.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.02)
+    save_model(reference, tokenizer, folder / "reference")
 
 
 def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one straight run

@@ -1,12 +1,15 @@
 """PPO beside TRL's, on the same weights, prompts, batch and cores.
 
     python bench/peers_ppo.py [--runs 3] [--updates 5] [--sft-steps 500 --length 110] [--venv DIR]
+    python bench/peers_ppo.py --pairs pairs.jsonl.gz
 
 First the losses of four optimiser steps on the same responses, which must be equal where both mean the
 same; then episodes a second and the peak of memory, in runs that alternate, each in a process of its own.
 TRL 1.12.0, the last release that had PPO, lives in an environment of its own that this makes (kept in
---venv, if given). Both sides train one-million-parameter Llama-style models on story prompts, in float32.
-Prints one JSON object; medians, and ratios of ours to TRL's.
+--venv, if given). Both sides train one-million-parameter Llama-style models in float32: a story-teller on
+story prompts, which are short and nearly of one length, or with `--pairs` a model that was fine-tuned on a
+file of comparisons, on the conversations of that file. Prints one JSON object; medians, and ratios of ours
+to TRL's.
 
 The first step's policy loss is 0 on both sides by what it is: the mean of whitened advantages. Later steps'
 are not.
@@ -35,14 +38,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from peers import HERE, make_environment, measure
-from peers import prepare as prepare_models
+from peers import HERE, derive_models, make_environment, measure
+from peers import prepare as prepare_stories
 
 PACKAGES = ("torch==2.13.0", "trl==1.12.0", "transformers>=5.23,<6", "accelerate==1.15.0")
 PROMPTS = 512
 MAX_LENGTH = 512
 LENGTH = 53  # TRL's default length of a response
 EPOCHS = 4
+MICRO_BATCHES = (8, 16)  # besides the whole batch
 CASES: dict[str, dict[str, Any]] = {
     "full": {"kind": "full", "whiten_rewards": False, "biased_variance": False},
     "whitened": {"kind": "full", "whiten_rewards": True, "biased_variance": False},
@@ -52,22 +56,44 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare(folder: Path, batch_size: int, sft_steps: int, length: int) -> None:
+def story_prompts(folder: Path, wanted: argparse.Namespace) -> list[Any]:
+    """Models that tell stories, and prompts for them."""
+    from trainer import stories
+
+    prepare_stories(folder, wanted.sft_steps)
+    told = dict.fromkeys(each.prompt for each in stories.generate(4, 2 * PROMPTS))
+    return [[{"role": "user", "content": prompt}] for prompt in list(told)[:PROMPTS]]
+
+
+def conversations(folder: Path, wanted: argparse.Namespace) -> list[Any]:
+    """Models that were fine-tuned on a file of comparisons, and its conversations."""
+    from hh_pairs import fine_tune, make_model
+
+    from trainer.data import read_rankings
+
+    data = read_rankings(wanted.pairs)
+    make_model(data, folder / "model", seed=0, width=192)
+    fine_tune(wanted.pairs, folder, seed=0, epochs=6)
+    derive_models(str(folder / "sft" / "model"), folder)
+    found = {json.dumps(each.messages): each.messages for each in data["train"]}
+    return list(found.values())[:PROMPTS]
+
+
+def prepare(folder: Path, wanted: argparse.Namespace) -> None:
     """Models, prompts, and for the first of them responses that end last, early, and never."""
     import torch
 
-    from trainer import stories
     from trainer.models import Encoder, load_policy, load_tokenizer
     from trainer.rollout import sample
 
-    prepare_models(folder, sft_steps)
+    batch_size, length = wanted.batch_size, wanted.length
+    prompts = (conversations if wanted.pairs else story_prompts)(folder, wanted)
     tokenizer = load_tokenizer(str(folder / "policy"))
     encoder = Encoder(tokenizer, MAX_LENGTH)
-    told = dict.fromkeys(each.prompt for each in stories.generate(4, 2 * PROMPTS))
-    rows = []
-    for prompt in list(told)[:PROMPTS]:
-        messages = [{"role": "user", "content": prompt}]
-        rows.append({"messages": messages, "ids": encoder.prompt(messages, MAX_LENGTH - length)})
+    rows = [
+        {"messages": messages, "ids": encoder.prompt(messages, MAX_LENGTH - length)}
+        for messages in prompts
+    ]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     first = rows[:batch_size]
     (folder / "first.jsonl").write_text("".join(json.dumps(row) + "\n" for row in first))
@@ -218,8 +244,23 @@ def middle(run: dict[str, Any]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in later) for name in names}
 
 
+def best_micro_batch(side: tuple[Path, list[str]], job: dict[str, Any]) -> dict[str, float]:
+    """TRL's median seconds of an update by episodes in a forward pass, the best first."""
+    sizes = {job["batch_size"], *(each for each in MICRO_BATCHES if each < job["batch_size"])}
+    found = {
+        str(size): middle(measure(*side, job | {"micro_batch": size}))["all"]
+        for size in sorted(sizes)
+    }
+    return dict(sorted(found.items(), key=lambda pair: pair[1]))
+
+
 def compare_speed(sides: Sides, job: dict[str, Any], runs: int) -> dict[str, Any]:
-    """Episodes a second, seconds of an update's parts, and memory, of alternating runs."""
+    """Episodes a second, seconds of an update's parts, and memory, of alternating runs.
+
+    Ours cuts a batch for itself; TRL gets the number of episodes in a pass that is best for it here.
+    """
+    tried = best_micro_batch(sides["trl"], job)
+    job = job | {"micro_batch": int(next(iter(tried)))}
     made: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(runs):
         for name, side in sides.items():
@@ -239,6 +280,7 @@ def compare_speed(sides: Sides, job: dict[str, Any], runs: int) -> dict[str, Any
         for name, several in made.items()
     }
     return {
+        "trl_seconds_by_micro_batch": tried,
         "episodes_per_second": speed,
         "runs": rates,
         "ratio": speed["own"] / speed["trl"],
@@ -266,6 +308,7 @@ def main() -> None:
     parser.add_argument(
         "--length", type=int, default=LENGTH, help="the longest response, in tokens"
     )
+    parser.add_argument("--pairs", help="comparisons whose conversations are the prompts")
     parser.add_argument("--venv", type=Path, help="where TRL's environment is, or is made")
     parser.add_argument("--part", choices=("losses", "speed"), help="only this part")
     parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
@@ -275,16 +318,15 @@ def main() -> None:
         print(json.dumps(run_own(json.load(sys.stdin))))
         return
     if wanted.prepare:
-        prepare(wanted.prepare, wanted.batch_size, wanted.sft_steps, wanted.length)
+        prepare(wanted.prepare, wanted)
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         peer = make_environment(wanted.venv or folder / "trl", PACKAGES)
         # In a process of its own: a child's peak of memory begins at what its parent held.
         script = str(HERE / "peers_ppo.py")
-        options = ["--batch-size", str(wanted.batch_size), "--length", str(wanted.length)]
         subprocess.run(
-            [sys.executable, script, "--prepare", name, *options, "--sft-steps", str(wanted.sft_steps)],
+            [sys.executable, script, *sys.argv[1:], "--prepare", name],
             check=True, cwd=HERE.parent, stdout=sys.stderr,
         )  # fmt: skip
         sides = {

@@ -18,6 +18,7 @@ from trainer.config import default_lr
 from trainer.data import Messages, read_prompts
 from trainer.ending import finish
 from trainer.errors import TrainerError
+from trainer.grouping import group_by_length
 from trainer.judging import wilson
 from trainer.learner import (
     adam,
@@ -270,9 +271,16 @@ class Online(ABC, Generic[Config]):
 
     def parts(self, rollout: Rollout, rows: Sequence[int]) -> list[Tensor]:
         """Rows in micro-batches of about the same length, for little padding."""
-        lengths = rollout.mask.sum(-1).tolist()
-        order = sorted(rows, key=lambda row: lengths[row])
-        return list(torch.split(torch.tensor(order), self.micro_batch))
+        own = torch.tensor(rows)
+        lengths = rollout.mask.sum(-1)[own]
+        # Processes that hold parts of one model must all make the same number of passes; and on a GPU a
+        # pass costs as much as many tokens.
+        if wants_shards(self.config.shard) or self.processes.device.type != "cpu":
+            order = lengths.cpu().argsort(stable=True)
+            return list(torch.split(own[order], self.micro_batch))
+        width = int(self.policy.config.get_text_config().hidden_size)
+        groups = group_by_length(lengths.tolist(), self.micro_batch, width)
+        return [own[group] for group in groups]
 
     def plant(self, rollout: Rollout, rows: Sequence[int]) -> Planted:
         """Rows of a rollout in micro-batches, without the padding on the left, for any of the models."""

@@ -1,7 +1,8 @@
 """Sampling responses, a batch at a time, with a key-value cache.
 
 No truncation of the distribution takes place (no top-k, no top-p): the update needs the probabilities of
-the distribution that the tokens were really drawn from. Rows that have ended leave a few at a time.
+the distribution that the tokens were really drawn from. Rows that have ended leave a few at a time. On a
+CPU, prompts of like length are answered together: a long one would make a long cache of padding for all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.grouping import group_by_length
 from trainer.models import computing, pad_left, pad_right, positions_of
 
 # Rows that have ended leave when they are this share of the batch: leaving costs a copy of the cache.
 ENDED_TOGETHER = 1 / 8
+# What a token's step costs on a CPU beside the rows that it is for, as so many tokens of prompt.
+TOKENS_OF_A_STEP = 50
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,49 @@ def sample(
     make the same number of forward passes.
     """
     device = next(policy.parameters()).device
-    ids, mask = pad_left(prompts, pad, device)
-    count = len(prompts)
     if draws is None:
-        draws = torch.rand((length, count), generator=stream)
-    draws = draws.to(device)
+        draws = torch.rand((length, len(prompts)), generator=stream)
+
+    def answer(rows: list[int]) -> Rollout:
+        return sample_together(
+            policy,
+            [prompts[row] for row in rows],
+            draws[:, rows].to(device),
+            length=length,
+            temperature=temperature,
+            end=end,
+            pad=pad,
+            together=together,
+        )
+
+    everything = list(range(len(prompts)))
+    if device.type != "cpu" or together is not None:
+        return answer(everything)
+    width = int(policy.config.get_text_config().hidden_size)
+    call = TOKENS_OF_A_STEP * length
+    groups = group_by_length([*map(len, prompts)], len(prompts), width, call=call)
+    if len(groups) == 1:
+        return answer(everything)
+    found: dict[int, Row] = {}
+    for group in groups:
+        found |= zip(group, rows_of(answer(group)), strict=True)
+    return from_rows([found[row] for row in everything], pad, device)
+
+
+def sample_together(
+    policy: Any,
+    prompts: Sequence[Sequence[int]],
+    draws: Tensor,
+    *,
+    length: int,
+    temperature: float,
+    end: int,
+    pad: int,
+    together: Callable[[bool], bool] | None = None,
+) -> Rollout:
+    """`sample`, with all prompts in one batch and (length, B) draws on the policy's device."""
+    device, count = draws.device, len(prompts)
+    ids, mask = pad_left(prompts, pad, device)
     tokens = torch.full((count, length), pad, device=device)
     written = torch.zeros((count, length), dtype=torch.long, device=device)
     ended = torch.zeros(count, dtype=torch.bool, device=device)

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.grouping import cost_of
 from trainer.losses import token_logprobs
-from trainer.models import computing, hidden_states, pad_right, positions_of
+from trainer.models import computing, hidden_states, pad_right
 from trainer.narrow import LastLayer, last_layer_of
 
 Tree = tuple[Sequence[int], Sequence[Sequence[int]]]  # a prompt's tokens, and its responses'
@@ -32,8 +33,8 @@ class Forest:
 
     ids: Tensor  # (R, L)
     positions: Tensor  # (R, L)
-    # (R, L), or (R, 1, L, L) to be added to the attention's scores; none where the positions, which then
-    # start again with each document of a row, tell what sees what.
+    # (R, 1, L, L) to be added to the attention's scores. None where a token sees all before it: padding is
+    # on the right, where nobody sees it. Packed documents tell themselves apart by their positions.
     mask: Tensor | None
     ends: tuple[Tensor, Tensor]  # (N,) row and place of each response's last token
     before: tuple[Tensor, Tensor]  # (M,) row and place of what stands before each response token
@@ -48,14 +49,14 @@ def plant(trees: Sequence[Tree], model: Any, pad: int) -> Forest:
     if getattr(model, "reads_trees", False):
         # All or none: a few trees would pad every row of the others to their length.
         width = int(model.config.get_text_config().hidden_size)
-        rows = min(rows, trees, key=lambda some: cost_of(some, width))
+        rows = min(rows, trees, key=lambda some: cost_of(len(some), longest(some), width))
     ids, real = pad_right(
         [[*prompt, *(token for each in responses for token in each)] for prompt, responses in rows],
         pad,
         device,
     )
     shared = any(len(responses) > 1 for _, responses in rows)
-    positions = positions_of(real)
+    positions = torch.arange(ids.shape[1], device=device).expand(ids.shape).clone()
     owner = torch.zeros_like(ids) if shared else None  # 0: the prompt, else the response's number
     ends: list[Place] = []
     before: list[Place] = []
@@ -78,7 +79,7 @@ def plant(trees: Sequence[Tree], model: Any, pad: int) -> Forest:
     return Forest(
         ids=ids,
         positions=positions,
-        mask=real if owner is None else tree_mask(owner, real),
+        mask=None if owner is None else tree_mask(owner, real),
         ends=columns(ends, device),
         before=columns(before, device),
         targets=torch.tensor(targets, device=device),
@@ -149,14 +150,9 @@ def alone(tree: Tree) -> list[Tree]:
     return [(prompt, [response]) for response in responses]
 
 
-def cost_of(rows: Sequence[Tree], width: int) -> int:
-    """What a forward pass over the rows costs, padding and all, in no unit.
-
-    A token of a layer costs about 24 d^2 multiplications in the matrices and 4 L d in the attention. On
-    two cores this told the faster of two arrangements wherever they were more than a tenth apart.
-    """
-    longest = max(len(prompt) + sum(map(len, responses)) for prompt, responses in rows)
-    return len(rows) * longest * (6 * width + longest)
+def longest(rows: Sequence[Tree]) -> int:
+    """Tokens of the longest row."""
+    return max(len(prompt) + sum(map(len, responses)) for prompt, responses in rows)
 
 
 def tree_mask(owner: Tensor, real: Tensor) -> Tensor:
@@ -261,7 +257,7 @@ def explore(model: Any) -> Any:
                     position_ids=apart.positions,
                     use_cache=False,
                 ).logits
-                model.plain_head = close(head(states), own, apart.mask)
+                model.plain_head = close(head(states), own)
         model.last_layer = last_layer_of(model)
         wanted = pick(states, apart.ends)
         try:
@@ -283,9 +279,7 @@ def explore(model: Any) -> Any:
     return model
 
 
-def close(one: Tensor, other: Tensor, mask: Tensor | None = None) -> bool:
-    """Whether two tensors are equal but for rounding, where the mask is 1."""
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
     difference = (one.float() - other.float()).abs()
-    if mask is not None:
-        difference = difference * mask[..., None]
     return bool(difference.max() <= TOLERANCE * other.abs().max().clamp(min=1))

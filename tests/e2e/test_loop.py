@@ -136,7 +136,7 @@ async def run(client: httpx.Client, stage: str, **config: Any) -> dict[str, Any]
         found = client.get(address).json()
         return found if found["state"] not in ("queued", "running") else None
 
-    result = await until(ended, seconds=400)
+    result = await until(ended, seconds=900)
     assert result["state"] == "succeeded", result["error"]
     metrics = client.get(f"{address}/metrics").json()
     assert [row["step"] for row in metrics] == list(range(1, result["total_steps"] + 1))
@@ -178,7 +178,7 @@ async def test_the_loop_turns_once(
         def progress() -> dict[str, int]:
             return dict(client.get("/api/v1/projects/loop/progress").json())
 
-        await until(lambda: progress()["generated"] == PROMPTS, seconds=300)
+        await until(lambda: progress()["generated"] == PROMPTS, seconds=600)
         rater = SimulatedRater(
             httpx.Client(base_url=house.address, timeout=60),
             house.token("rob@example.org", "rater"),
@@ -223,7 +223,7 @@ async def test_the_loop_turns_once(
         both = {"generate": 2, "policy": ["story-teller", better]}
         client.post("/api/v1/projects/loop/prompts", json=rows, params=both)
         client.post("/api/v1/projects/loop/prompts", json=[{"id": "own", "prompt": prompts[0]}])
-        await until(lambda: progress()["generated"] == PROMPTS + HELD_OUT + 1, seconds=120)
+        await until(lambda: progress()["generated"] == PROMPTS + HELD_OUT + 1, seconds=300)
 
     async with open_sessions(house.database_url) as sessions, sessions() as session:
         found = await session.execute(
