@@ -56,7 +56,9 @@ def plant(trees: Sequence[Tree], model: Any, pad: int) -> Forest:
         device,
     )
     shared = any(len(responses) > 1 for _, responses in rows)
-    positions = torch.arange(ids.shape[1], device=device).expand(ids.shape).clone()
+    along = torch.arange(ids.shape[1], device=device)
+    # A tree may be longer than the model's window, though none of its places is: its padding is at 0.
+    positions = torch.zeros_like(ids) if shared else along.expand(ids.shape)
     owner = torch.zeros_like(ids) if shared else None  # 0: the prompt, else the response's number
     ends: list[Place] = []
     before: list[Place] = []
@@ -64,13 +66,13 @@ def plant(trees: Sequence[Tree], model: Any, pad: int) -> Forest:
     owners: list[int] = []
     for row, (prompt, responses) in enumerate(rows):
         place = len(prompt)
+        if owner is not None:
+            positions[row, :place] = along[:place]
         for number, response in enumerate(responses, start=1):
             after = place + len(response)
             if owner is not None:
                 owner[row, place:after] = number
-                positions[row, place:after] = torch.arange(
-                    len(prompt), len(prompt) + len(response), device=device
-                )
+                positions[row, place:after] = along[len(prompt) : len(prompt) + len(response)]
             before += [(row, len(prompt) - 1), *((row, each) for each in range(place, after - 1))]
             targets += response
             owners += [len(ends)] * len(response)

@@ -67,6 +67,23 @@ def test_one_long_tree_does_not_pad_the_rows_of_short_ones(reward_model: Any) ->
     assert trees.plant([long, short], reward_model, 0).ids.shape == (24, 53)
 
 
+def test_a_tree_may_be_longer_than_the_window_that_each_of_its_texts_fits() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=32, n_embd=32, n_layer=1, n_head=2, n_positions=24)
+    model = models.without_dropout(trees.explore(GPT2LMHeadModel(config).eval()))
+    assert model.reads_trees
+    long, short = ([3] * 20, [[4] * 4] * 6), ([5] * 20, [[6] * 3] * 6)
+    with torch.no_grad():
+        forest = trees.plant([long, short], model, 0)
+        assert forest.ids.shape == (2, 44)
+        shared = trees.response_token_logprobs(model, forest)
+        rows = [row for tree in (long, short) for row in trees.alone(tree)]
+        apart = trees.response_token_logprobs(model, trees.plant(rows, model, 0))
+    assert torch.allclose(shared, apart, atol=1e-5)
+
+
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=2, max_size=5))
 @settings(max_examples=40, deadline=None)
 def test_packed_documents_are_blind_to_each_other(
