@@ -327,8 +327,9 @@ def main() -> None:
         script = str(HERE / "peers_ppo.py")
         subprocess.run(
             [sys.executable, script, *sys.argv[1:], "--prepare", name],
-            check=True, cwd=HERE.parent, stdout=sys.stderr,
-        )  # fmt: skip
+            check=True,
+            stdout=sys.stderr,
+        )
         sides = {
             "own": (Path(sys.executable), [script, "--own"]),
             "trl": (peer, [str(HERE / "peer_trl_ppo.py")]),
