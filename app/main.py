@@ -8,45 +8,47 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 
 from app import __version__
-from app.accounts import routes as accounts
+from app.accounts import pages as accounts_pages
 from app.accounts.guards import identify
-from app.datasets import routes as datasets
+from app.admin import audit, generation, people, policies, projects, prompts, raters
+from app.datasets import api as datasets_api
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
-from app.generation import routes as generation
 from app.logs import configure_logs
-from app.policies import pages as policy_pages
-from app.policies import routes as policies
-from app.projects import routes as projects
-from app.quality import pages as quality_pages
-from app.quality import routes as quality
-from app.rating import admin as rating_admin
+from app.policies import api as policies_api
+from app.projects import api as projects_api
+from app.quality import api as quality_api
 from app.rating import pages as rating_pages
-from app.rating import routes as rating
+from app.rating import routes as rating_api
+from app.research import exports, runs
 from app.settings import Settings, get_settings
-from app.training import routes as training
+from app.training import api as training_api
 from app.web import health, static
 from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
 from app.web.middleware import BodyLimit, Envelope
 from app.worker import keep_running
 
-# Routes are tried one by one, in this order: those that raters call all day come first.
+# No two routers hold the same address, so their order decides nothing but speed: routes are tried one by
+# one, and those that raters call all day come first.
 ROUTERS: Sequence[APIRouter] = (
-    rating.api,
+    rating_api.api,
     rating_pages.router,
-    accounts.router,
-    projects.api,
-    policies.api,
-    policy_pages.router,
+    accounts_pages.router,
+    projects_api.api,
+    policies_api.api,
+    quality_api.api,
+    datasets_api.api,
+    training_api.api,
+    projects.router,
+    prompts.router,
     generation.router,
-    rating_admin.router,
-    quality.api,
-    quality_pages.router,
-    datasets.api,
-    datasets.router,
-    training.api,
-    training.router,
+    raters.router,
+    policies.router,
+    people.router,
+    audit.router,
+    exports.router,
+    runs.router,
 )
 
 

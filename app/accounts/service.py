@@ -75,6 +75,14 @@ async def create_user(
     return user
 
 
+async def get_user(session: AsyncSession, user_id: uuid.UUID) -> User:
+    """The person. Raises NotFound."""
+    user = await session.get(User, user_id)
+    if user is None:
+        raise NotFound("There is no such person", place="person")
+    return user
+
+
 async def get_or_create_imported_rater(session: AsyncSession, name: str) -> User:
     """The rater behind imported rankings that name them; one for each name."""
     return await _get_or_create_stand_in(session, name, Kind.IMPORTED)

@@ -16,6 +16,11 @@ async def find_policy(session: AsyncSession, name: str) -> Policy | None:
     return await session.scalar(select(Policy).where(Policy.name == name))
 
 
+async def get_policy_by_id(session: AsyncSession, policy_id: uuid.UUID) -> Policy:
+    """The policy that a row refers to; policies are never deleted."""
+    return await session.get_one(Policy, policy_id)
+
+
 async def list_policies(session: AsyncSession) -> Sequence[Policy]:
     """Every policy, the newest first."""
     return (await session.scalars(select(Policy).order_by(Policy.id.desc()))).all()

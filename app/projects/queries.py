@@ -17,6 +17,11 @@ async def find_project(session: AsyncSession, slug: str) -> Project | None:
     return await session.scalar(_BY_SLUG, {"slug": slug})
 
 
+async def get_project_by_id(session: AsyncSession, project_id: uuid.UUID) -> Project:
+    """The project that a row refers to."""
+    return await session.get_one(Project, project_id)
+
+
 async def get_project_for_update(session: AsyncSession, project_id: uuid.UUID) -> Project:
     """The project, locked, so that versions of its guidelines get their numbers in turn."""
     return (

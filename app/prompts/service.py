@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.service import record
 from app.db.types import uuid7s
+from app.errors import NotFound
 from app.policies.models import Policy
 from app.policies.service import get_or_create_imported_policy
 from app.projects.models import Project
@@ -92,6 +93,14 @@ async def start_import(
     session.add(batch)
     await session.flush()
     return batch
+
+
+async def get_prompt(session: AsyncSession, project: Project, prompt_id: uuid.UUID) -> Prompt:
+    """The project's prompt. Raises NotFound."""
+    prompt: Prompt | None = await session.get(Prompt, prompt_id)
+    if prompt is None or prompt.project_id != project.id:
+        raise NotFound("The project has no such prompt", place="prompt")
+    return prompt
 
 
 async def set_priority(

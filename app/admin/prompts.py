@@ -1,20 +1,18 @@
-"""The admin's pages of projects: all of them, one's counts, its prompt queue."""
+"""A project's prompt queue: uploads, priorities, and one prompt with all that is known of it."""
 
 import asyncio
 import gzip
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
-from app.errors import InvalidInput, NotFound, PlackettError, TooLarge
-from app.generation.service import enqueue_waiting
+from app.errors import InvalidInput, PlackettError, TooLarge
 from app.projects import service as projects
 from app.projects.models import Project
-from app.projects.queries import list_projects
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
@@ -31,22 +29,6 @@ from app.web.templates import PageContext, render
 router = APIRouter(include_in_schema=False)
 
 PAGE_SIZE = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectsPage(PageContext):
-    """All projects with their counts."""
-
-    rows: Sequence[tuple[Project, Progress]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverviewPage(PageContext):
-    """One project at a look."""
-
-    project: Project
-    tab: str
-    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,44 +56,6 @@ class PromptPage(PageContext):
     prompt: Prompt
     candidates: Sequence[tuple[Candidate, str | None]]
     rankings: Sequence[tuple[Ranking, str]]
-
-
-@router.get("/admin/projects")
-async def projects_page(request: Request, session: Session, _: Admin) -> Response:
-    """All projects."""
-    found = await list_projects(session)
-    rows = [(project, await history.get_progress(session, project)) for project in found]
-    await session.commit()
-    return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
-
-
-@router.get("/admin/projects/{slug}")
-async def overview(request: Request, slug: str, session: Session, _: Admin) -> Response:
-    """One project; htmx asks again for the counts alone."""
-    project = await projects.get_project(session, slug)
-    page = OverviewPage(
-        title=project.name,
-        project=project,
-        tab="overview",
-        progress=await history.get_progress(session, project),
-    )
-    await session.commit()
-    name = "counts" if "hx-request" in request.headers else "overview"
-    return render(request, f"projects/{name}.html", page)
-
-
-@router.post("/admin/projects/{slug}/pause")
-async def pause(
-    request: Request, slug: str, session: Session, admin: Admin, paused: Annotated[bool, Form()]
-) -> Response:
-    """Stop handing out tasks and writing candidates, or go on."""
-    project = await projects.get_project(session, slug)
-    await projects.set_paused(session, project, paused, actor=admin.id)
-    if not paused:
-        await enqueue_waiting(session, project.id)
-    await session.commit()
-    notice = "The project is paused." if paused else "The project goes on."
-    return see_other(request, f"/admin/projects/{slug}", notice=notice)
 
 
 async def _prompts_page(
@@ -233,9 +177,7 @@ async def prompt_page(
 ) -> Response:
     """One prompt with its candidates and rankings."""
     project = await projects.get_project(session, slug)
-    prompt: Any = await session.get(Prompt, prompt_id)
-    if prompt is None or prompt.project_id != project.id:
-        raise NotFound("The project has no such prompt", place="prompt")
+    prompt = await prompts.get_prompt(session, project, prompt_id)
     page = PromptPage(
         title="Prompt",
         project=project,

@@ -1,4 +1,4 @@
-"""Training runs through the API, and the researcher's pages of them."""
+"""Training runs: starting one, following its curves, reading its result."""
 
 import uuid
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from pydantic import ValidationError
 from app.accounts.guards import Researcher, Session
 from app.datasets.models import Export, ExportState
 from app.datasets.queries import list_exports
+from app.datasets.service import get_export
 from app.errors import InvalidInput, NotFound, PlackettError
 from app.policies.models import Backend, Policy
-from app.policies.queries import list_policies
+from app.policies.queries import get_policy_by_id, list_policies
 from app.projects.models import Project
-from app.projects.queries import list_projects
+from app.projects.queries import get_project_by_id, list_projects
 from app.projects.service import get_project
 from app.training import queries, service
 from app.training.models import ONLINE, Run, RunState, Stage
-from app.training.schemas import RunIn, RunOut
+from app.training.schemas import RunIn
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
-api = APIRouter(prefix="/api/v1", tags=["training"])
 router = APIRouter(include_in_schema=False)
 
 # The settings that the form offers, with what they do.
@@ -38,39 +38,6 @@ OFFERED = {
     "seed": "Seed of everything random",
 }
 LOG_LINES = 40
-
-
-@api.post("/projects/{slug}/runs", status_code=202)
-async def start_run(slug: str, wanted: RunIn, session: Session, researcher: Researcher) -> RunOut:
-    """Start a training run."""
-    project = await get_project(session, slug)
-    run = await service.start_run(session, project, wanted, actor=researcher.id)
-    await session.commit()
-    return RunOut.model_validate(run)
-
-
-@api.get("/runs/{run_id}")
-async def get_run(run_id: uuid.UUID, session: Session, _: Researcher) -> RunOut:
-    """Where a run stands, and its result."""
-    return RunOut.model_validate(await service.get_run(session, run_id))
-
-
-@api.get("/runs/{run_id}/metrics")
-async def get_metrics(
-    run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
-) -> list[dict[str, Any]]:
-    """A run's metrics, one object a step; `after` leaves out the first lines, counted from 0."""
-    run = await service.get_run(session, run_id)
-    return [metric.data for metric in await service.list_metrics(session, run, after=after)]
-
-
-@api.post("/runs/{run_id}/cancel", status_code=202)
-async def cancel_run(run_id: uuid.UUID, session: Session, researcher: Researcher) -> RunOut:
-    """Ask a run to stop."""
-    run = await service.get_run(session, run_id)
-    await service.request_cancel(session, run, actor=researcher.id)
-    await session.commit()
-    return RunOut.model_validate(run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +149,10 @@ async def run_page(
     context = RunPage(
         title=f"{run.stage.value} run",
         run=run,
-        project=await session.get_one(Project, run.project_id),
-        export=await session.get_one(Export, run.export_id),
-        base=await session.get_one(Policy, run.base_policy_id),
-        policy=await session.get(Policy, run.policy_id) if run.policy_id else None,
+        project=await get_project_by_id(session, run.project_id),
+        export=await get_export(session, run.export_id),
+        base=await get_policy_by_id(session, run.base_policy_id),
+        policy=await get_policy_by_id(session, run.policy_id) if run.policy_id else None,
         log=read_log(run),
         live=run.state in (RunState.QUEUED, RunState.RUNNING),
         figures=list_figures(run.result or {}),
@@ -207,10 +174,11 @@ async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Res
 
 @router.get("/research/runs/{run_id}/metrics")
 async def metrics_for_page(
-    run_id: uuid.UUID, session: Session, researcher: Researcher, after: int = -1
+    run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
 ) -> list[dict[str, Any]]:
     """The metrics, for a signed-in browser's curves."""
-    return await get_metrics(run_id, session, researcher, after)
+    run = await service.get_run(session, run_id)
+    return [metric.data for metric in await service.list_metrics(session, run, after=after)]
 
 
 @router.post("/research/runs/{run_id}/cancel")

@@ -1,4 +1,4 @@
-"""Exports through the API, and the researcher's pages of them."""
+"""Exports: asking for one, following it, downloading its files."""
 
 import uuid
 from collections.abc import Sequence
@@ -13,43 +13,15 @@ from app.accounts.guards import Researcher, Session
 from app.accounts.models import Kind
 from app.datasets import queries, service
 from app.datasets.models import Export, ExportState
-from app.datasets.schemas import SPLITS, ExportIn, ExportOut
+from app.datasets.schemas import SPLITS, ExportIn
 from app.errors import InvalidInput, NotFound, PlackettError
 from app.projects.models import Project
-from app.projects.queries import list_projects
+from app.projects.queries import get_project_by_id, list_projects
 from app.projects.service import get_project
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
-api = APIRouter(prefix="/api/v1", tags=["datasets"])
 router = APIRouter(include_in_schema=False)
-
-
-@api.post("/projects/{slug}/exports", status_code=202)
-async def create_export(
-    slug: str, wanted: ExportIn, session: Session, researcher: Researcher
-) -> ExportOut:
-    """Make an immutable export."""
-    project = await get_project(session, slug)
-    export = await service.request_export(session, project, wanted, actor=researcher.id)
-    await session.commit()
-    return ExportOut.model_validate(export)
-
-
-@api.get("/exports/{export_id}")
-async def get_export(export_id: uuid.UUID, session: Session, _: Researcher) -> ExportOut:
-    """Where an export stands, and its manifest once it is ready."""
-    return ExportOut.model_validate(await service.get_export(session, export_id))
-
-
-@api.get("/exports/{export_id}/files/{name}", response_class=FileResponse)
-async def get_file(
-    export_id: uuid.UUID, name: str, session: Session, _: Researcher
-) -> FileResponse:
-    """One of an export's files."""
-    export = await service.get_export(session, export_id)
-    path = service.find_file(export, name)
-    return FileResponse(path, filename=f"{export.name}-{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +152,7 @@ async def export_page(
     context = ExportPage(
         title=export.name,
         export=export,
-        project=await session.get_one(Project, export.project_id),
+        project=await get_project_by_id(session, export.project_id),
         splits=SPLITS,
         datasheet=sheet,
         pending=export.state is ExportState.PENDING,
@@ -190,7 +162,9 @@ async def export_page(
 
 @router.get("/research/exports/{export_id}/files/{name}")
 async def download(
-    export_id: uuid.UUID, name: str, session: Session, researcher: Researcher
+    export_id: uuid.UUID, name: str, session: Session, _: Researcher
 ) -> FileResponse:
     """A file, for a signed-in browser."""
-    return await get_file(export_id, name, session, researcher)
+    export = await service.get_export(session, export_id)
+    path = service.find_file(export, name)
+    return FileResponse(path, filename=f"{export.name}-{name}")

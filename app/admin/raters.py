@@ -1,4 +1,4 @@
-"""The admin's page of a project's raters: how far they agree, who is careless, who may rate."""
+"""A project's raters: how far they agree, who is careless, who may rate."""
 
 import uuid
 from collections.abc import Mapping, Sequence

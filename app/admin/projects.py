@@ -1,4 +1,4 @@
-"""The admin's pages of policies, and of projects' settings, which choose among them."""
+"""All projects, a new one, one at a look, and its settings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,39 @@ from starlette.datastructures import FormData
 
 from app.accounts.guards import Admin, Session
 from app.errors import PlackettError
-from app.policies import queries, service
+from app.generation.service import enqueue_waiting
+from app.policies import queries as policy_queries
+from app.policies import service as policies
 from app.policies.models import Backend, Policy
-from app.policies.schemas import PolicyIn
-from app.projects import queries as project_queries
-from app.projects import service as projects
+from app.projects import queries, service
 from app.projects.models import Guideline, Project
 from app.projects.schemas import ProjectIn
+from app.rating import history
+from app.rating.schemas import Progress
 from app.web.errors import from_pydantic
-from app.web.pages import see_other
+from app.web.pages import is_htmx, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
-# Empty rows that the form offers beyond those that are filled.
+# Empty rows that the settings' form offers beyond those that are filled.
 SPARE_ROWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoliciesPage(PageContext):
-    """The registry: (policy, name of its parent, slugs of the projects that it writes for)."""
+class ProjectsPage(PageContext):
+    """All projects with their counts."""
 
-    rows: Sequence[tuple[Policy, str | None, Sequence[str]]]
-    values: Mapping[str, Any]
-    error: PlackettError | None = None
+    rows: Sequence[tuple[Project, Progress]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewPage(PageContext):
+    """One project at a look."""
+
+    project: Project
+    tab: str
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,59 +57,67 @@ class SettingsPage(PageContext):
     error: PlackettError | None = None
 
 
-async def _policies_page(
-    request: Request,
-    session: Session,
-    *,
-    values: Mapping[str, Any] | None = None,
-    error: PlackettError | None = None,
-) -> Response:
-    found = await queries.list_policies(session)
-    names = {policy.id: policy.name for policy in found}
-    used = await queries.list_projects_by_policy(session)
-    page = PoliciesPage(
-        title="Policies",
-        rows=[
-            (policy, names.get(policy.parent_id) if policy.parent_id else None, used[policy.id])
-            for policy in found
-        ],
-        values=values or {},
-        error=error,
-    )
-    return render(request, "policies/list.html", page, status=error.status if error else 200)
+@router.get("/admin/projects")
+async def projects_page(request: Request, session: Session, _: Admin) -> Response:
+    """All projects."""
+    found = await queries.list_projects(session)
+    rows = [(project, await history.get_progress(session, project)) for project in found]
+    await session.commit()
+    return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
 
 
-@router.get("/admin/policies")
-async def policies_page(request: Request, session: Session, _: Admin) -> Response:
-    """The registry."""
-    return await _policies_page(request, session)
+@router.get("/admin/projects/new")
+async def new_project(request: Request, session: Session, _: Admin) -> Response:
+    """The form of a new project."""
+    blank = ProjectIn(slug="new", name="New").model_dump() | {"slug": "", "name": ""}
+    return await _settings_page(request, session, None, blank)
 
 
-@router.post("/admin/policies")
-async def register(request: Request, session: Session, admin: Admin) -> Response:
-    """Register a policy from the form."""
-    form = await request.form()
-    names = ("name", "backend", "model", "base_url", "api_key_variable")
-    values = {name: str(form.get(name) or "").strip() or None for name in names}
+@router.post("/admin/projects/new")
+async def create(request: Request, session: Session, admin: Admin) -> Response:
+    """Make a project from the form."""
+    values = read_settings(await request.form())
     try:
         with from_pydantic():
-            wanted = PolicyIn.model_validate({k: v for k, v in values.items() if v})
-        await service.register_policy(session, wanted, actor=admin.id)
+            wanted = ProjectIn.model_validate(values)
+        project = await service.create_project(session, wanted, actor=admin.id)
+        await policies.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
     except PlackettError as error:
-        return await _policies_page(request, session, values=values, error=error)
+        await session.rollback()
+        return await _settings_page(request, session, None, values, error=error)
     await session.commit()
-    return see_other(request, "/admin/policies", notice=f"{wanted.name} is registered.")
+    return see_other(
+        request, f"/admin/projects/{project.slug}/prompts", notice="The project is there."
+    )
 
 
-@router.post("/admin/policies/retire")
-async def retire(
-    request: Request, session: Session, admin: Admin, name: Annotated[str, Form()]
+@router.get("/admin/projects/{slug}")
+async def overview(request: Request, slug: str, session: Session, _: Admin) -> Response:
+    """One project; htmx asks again for the counts alone."""
+    project = await service.get_project(session, slug)
+    page = OverviewPage(
+        title=project.name,
+        project=project,
+        tab="overview",
+        progress=await history.get_progress(session, project),
+    )
+    await session.commit()
+    name = "counts" if is_htmx(request) else "overview"
+    return render(request, f"projects/{name}.html", page)
+
+
+@router.post("/admin/projects/{slug}/pause")
+async def pause(
+    request: Request, slug: str, session: Session, admin: Admin, paused: Annotated[bool, Form()]
 ) -> Response:
-    """Take a policy out of service."""
-    policy = await service.get_policy(session, name)
-    await service.retire_policy(session, policy, actor=admin.id)
+    """Stop handing out tasks and writing candidates, or go on."""
+    project = await service.get_project(session, slug)
+    await service.set_paused(session, project, paused, actor=admin.id)
+    if not paused:
+        await enqueue_waiting(session, project.id)
     await session.commit()
-    return see_other(request, "/admin/policies", notice=f"{name} is retired.")
+    notice = "The project is paused." if paused else "The project goes on."
+    return see_other(request, f"/admin/projects/{slug}", notice=notice)
 
 
 async def _settings_page(
@@ -118,48 +135,23 @@ async def _settings_page(
         values=values,
         policies=[
             policy
-            for policy in await queries.list_policies(session)
+            for policy in await policy_queries.list_policies(session)
             if policy.backend is not Backend.IMPORTED and policy.retired_at is None
         ],
         spare=SPARE_ROWS,
-        guidelines=await project_queries.list_guidelines(session, project.id) if project else [],
+        guidelines=await queries.list_guidelines(session, project.id) if project else [],
         error=error,
     )
     return render(request, "projects/settings.html", page, status=error.status if error else 200)
 
 
-@router.get("/admin/projects/new")
-async def new_project(request: Request, session: Session, _: Admin) -> Response:
-    """The form of a new project."""
-    blank = ProjectIn(slug="new", name="New").model_dump() | {"slug": "", "name": ""}
-    return await _settings_page(request, session, None, blank)
-
-
-@router.post("/admin/projects/new")
-async def create(request: Request, session: Session, admin: Admin) -> Response:
-    """Make a project from the form."""
-    values = read_settings(await request.form())
-    try:
-        with from_pydantic():
-            wanted = ProjectIn.model_validate(values)
-        project = await projects.create_project(session, wanted, actor=admin.id)
-        await service.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
-    except PlackettError as error:
-        await session.rollback()
-        return await _settings_page(request, session, None, values, error=error)
-    await session.commit()
-    return see_other(
-        request, f"/admin/projects/{project.slug}/prompts", notice="The project is there."
-    )
-
-
 @router.get("/admin/projects/{slug}/settings")
 async def settings(request: Request, slug: str, session: Session, _: Admin) -> Response:
     """A project's settings."""
-    project = await projects.get_project(session, slug)
-    serving = await queries.list_project_policies(session, project.id)
-    newest = await project_queries.get_guideline(session, project.id, project.guideline_version)
-    values = {name: getattr(project, name) for name in projects.CHANGEABLE} | {
+    project = await service.get_project(session, slug)
+    serving = await policy_queries.list_project_policies(session, project.id)
+    newest = await queries.get_guideline(session, project.id, project.guideline_version)
+    values = {name: getattr(project, name) for name in service.CHANGEABLE} | {
         "slug": project.slug,
         "policies": [policy.name for policy in serving],
         "guidelines": newest.text if newest else "",
@@ -170,19 +162,19 @@ async def settings(request: Request, slug: str, session: Session, _: Admin) -> R
 @router.post("/admin/projects/{slug}/settings")
 async def change(request: Request, slug: str, session: Session, admin: Admin) -> Response:
     """Change a project's settings; new guidelines become a new version."""
-    project = await projects.get_project(session, slug)
+    project = await service.get_project(session, slug)
     values = read_settings(await request.form()) | {"slug": slug}
     try:
         with from_pydantic():
             wanted = ProjectIn.model_validate(values)
-        await projects.update_project(session, project, wanted, actor=admin.id)
-        chosen = [await service.get_policy(session, name) for name in wanted.policies]
-        serving = await queries.list_project_policies(session, project.id)
+        await service.update_project(session, project, wanted, actor=admin.id)
+        chosen = [await policies.get_policy(session, name) for name in wanted.policies]
+        serving = await policy_queries.list_project_policies(session, project.id)
         if {policy.id for policy in chosen} != {policy.id for policy in serving}:
-            await service.set_project_policies(session, project, chosen, actor=admin.id)
+            await policies.set_project_policies(session, project, chosen, actor=admin.id)
     except PlackettError as error:
         await session.rollback()
-        project = await projects.get_project(session, slug)
+        project = await service.get_project(session, slug)
         return await _settings_page(request, session, project, values, error=error)
     await session.commit()
     # The generation page queues whatever waits for a policy.

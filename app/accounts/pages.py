@@ -1,23 +1,22 @@
-"""Signing in and out, one's own account, people and roles, the audit log."""
+"""Signing in and out, the language, one's own account."""
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.accounts import queries, service
-from app.accounts.guards import SESSION_COOKIE, Admin, AnyUser, Session
-from app.accounts.models import ApiToken, AuditEntry, Role, User
-from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError, TooManyTries
+from app.accounts.guards import SESSION_COOKIE, AnyUser, Session
+from app.accounts.models import ApiToken, Role, User
+from app.errors import InvalidInput, NotSignedIn, PlackettError, TooManyTries
 from app.settings import Settings
 from app.web.language import COOKIE as LANGUAGE_COOKIE
 from app.web.language import gettext as _
 from app.web.language import list_languages
-from app.web.pages import PageNumber, PageOf, see_other
+from app.web.pages import see_other
 from app.web.people import get_person
 from app.web.templates import PageContext, render
 
@@ -40,6 +39,16 @@ class SignInLinkPage(PageContext):
     """A link asks before it signs in: programs that look at links must not use them up."""
 
     token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountPage(PageContext):
+    """One's own name, password and API tokens; a new token is shown once."""
+
+    user: User
+    tokens: Sequence[ApiToken]
+    new_token: str | None = None
+    error: PlackettError | None = None
 
 
 def _local(address: str) -> str:
@@ -162,38 +171,6 @@ async def sign_out(request: Request, session: Session, user: AnyUser) -> Respons
     return response
 
 
-INVITATION = timedelta(days=7)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccountPage(PageContext):
-    """One's own name, password and API tokens; a new token is shown once."""
-
-    user: User
-    tokens: Sequence[ApiToken]
-    new_token: str | None = None
-    error: PlackettError | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeoplePage(PageContext):
-    """Everybody, and the form that invites somebody."""
-
-    people: Sequence[User]
-    roles: Sequence[Role]
-    me: User
-    # Shown once: (whose, address).
-    link: tuple[str, str] | None = None
-    error: PlackettError | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditPage(PageContext):
-    """What was changed, by whom."""
-
-    entries: PageOf[AuditEntry]
-
-
 async def _account_page(
     request: Request,
     session: Session,
@@ -268,114 +245,3 @@ async def revoke_token(
     await service.revoke_api_token(session, user, token_id)
     await session.commit()
     return see_other(request, "/account", notice="The token is revoked.")
-
-
-async def _people_page(
-    request: Request,
-    session: Session,
-    admin: User,
-    *,
-    link: tuple[str, str] | None = None,
-    error: PlackettError | None = None,
-) -> Response:
-    page = PeoplePage(
-        title="People",
-        people=await queries.list_users(session),
-        roles=list(Role),
-        me=admin,
-        link=link,
-        error=error,
-    )
-    return render(request, "accounts/people.html", page, status=error.status if error else 200)
-
-
-async def _person(session: Session, user_id: uuid.UUID) -> User:
-    user = await session.get(User, user_id)
-    if user is None:
-        raise NotFound("There is no such person", place="person")
-    return user
-
-
-async def _invitation(session: Session, user: User, settings: Settings) -> tuple[str, str]:
-    token = await service.create_sign_in_link(session, user, lifetime=INVITATION)
-    return user.email, f"{settings.base_url.rstrip('/')}/sign-in/{token}"
-
-
-@router.get("/admin/people")
-async def people(request: Request, session: Session, admin: Admin) -> Response:
-    """Everybody."""
-    return await _people_page(request, session, admin)
-
-
-@router.post("/admin/people")
-async def invite(
-    request: Request,
-    session: Session,
-    admin: Admin,
-    email: Annotated[str, Form()],
-    role: Annotated[Role, Form()],
-    name: Annotated[str, Form()] = "",
-) -> Response:
-    """Make a person, and show the link that signs them in once."""
-    try:
-        user = await service.create_user(session, email, role, name=name, actor=admin.id)
-    except PlackettError as error:
-        return await _people_page(request, session, admin, error=error)
-    link = await _invitation(session, user, request.app.state.settings)
-    await session.commit()
-    return await _people_page(request, session, admin, link=link)
-
-
-@router.post("/admin/people/{user_id}/link")
-async def new_link(
-    request: Request, session: Session, admin: Admin, user_id: uuid.UUID
-) -> Response:
-    """Another link, for somebody who lost theirs or the password."""
-    user = await _person(session, user_id)
-    link = await _invitation(session, user, request.app.state.settings)
-    await service.record(session, admin.id, "user.link", user.email)
-    await session.commit()
-    return await _people_page(request, session, admin, link=link)
-
-
-@router.post("/admin/people/{user_id}/role")
-async def change_role(
-    request: Request,
-    session: Session,
-    admin: Admin,
-    user_id: uuid.UUID,
-    role: Annotated[Role, Form()],
-) -> Response:
-    """Let somebody do other things."""
-    user = await _person(session, user_id)
-    await service.change_role(session, user, role, actor=admin.id)
-    await session.commit()
-    return see_other(request, "/admin/people", notice=f"{user.email} is {role.value} now.")
-
-
-@router.post("/admin/people/{user_id}/disabled")
-async def set_disabled(
-    request: Request,
-    session: Session,
-    admin: Admin,
-    user_id: uuid.UUID,
-    disabled: Annotated[bool, Form()],
-) -> Response:
-    """Shut somebody out, or let them in again."""
-    user = await _person(session, user_id)
-    await service.set_disabled(session, user, disabled, actor=admin.id)
-    await session.commit()
-    what = "shut out" if disabled else "let in again"
-    return see_other(request, "/admin/people", notice=f"{user.email} is {what}.")
-
-
-@router.get("/admin/audit")
-async def audit(
-    request: Request, session: Session, _admin: Admin, page: PageNumber = 1
-) -> Response:
-    """The audit log, the newest first."""
-    size = 50
-    rows = await queries.list_audit_entries(session, limit=size, offset=(page - 1) * size)
-    total = await queries.count_audit_entries(session)
-    context = AuditPage(title="Audit log", entries=PageOf(rows, page, total, size))
-    return render(request, "accounts/audit.html", context)

@@ -1,4 +1,4 @@
-"""The admin's prompt queue: upload, search, priority, pause, and one prompt's own page."""
+"""The prompt queue: upload, search, priority, pause, and one prompt's own page."""
 
 import gzip
 import json

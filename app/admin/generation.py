@@ -1,4 +1,4 @@
-"""The admin's page of a project's generation: how far, how fast, and why not."""
+"""A project's generation: how far, how fast, and why not."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from app.accounts.guards import Admin, Session
 from app.generation import service
 from app.projects.models import Project
 from app.projects.service import get_project
-from app.web.pages import see_other
+from app.web.pages import is_htmx, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
@@ -36,7 +36,7 @@ async def generation(request: Request, slug: str, session: Session, _: Admin) ->
         status=await service.get_status(session, project),
     )
     await session.commit()
-    name = "status" if "hx-request" in request.headers else "page"
+    name = "status" if is_htmx(request) else "page"
     return render(request, f"generation/{name}.html", page)
 
 

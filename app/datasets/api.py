@@ -1,0 +1,40 @@
+"""Exports, through the API."""
+
+import uuid
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from app.accounts.guards import Researcher, Session
+from app.datasets import service
+from app.datasets.schemas import ExportIn, ExportOut
+from app.projects.service import get_project
+
+api = APIRouter(prefix="/api/v1", tags=["datasets"])
+
+
+@api.post("/projects/{slug}/exports", status_code=202)
+async def create_export(
+    slug: str, wanted: ExportIn, session: Session, researcher: Researcher
+) -> ExportOut:
+    """Make an immutable export."""
+    project = await get_project(session, slug)
+    export = await service.request_export(session, project, wanted, actor=researcher.id)
+    await session.commit()
+    return ExportOut.model_validate(export)
+
+
+@api.get("/exports/{export_id}")
+async def get_export(export_id: uuid.UUID, session: Session, _: Researcher) -> ExportOut:
+    """Where an export stands, and its manifest once it is ready."""
+    return ExportOut.model_validate(await service.get_export(session, export_id))
+
+
+@api.get("/exports/{export_id}/files/{name}", response_class=FileResponse)
+async def get_file(
+    export_id: uuid.UUID, name: str, session: Session, _: Researcher
+) -> FileResponse:
+    """One of an export's files."""
+    export = await service.get_export(session, export_id)
+    path = service.find_file(export, name)
+    return FileResponse(path, filename=f"{export.name}-{name}")

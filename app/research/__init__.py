@@ -1,0 +1,1 @@
+"""The researchers' face: every page under /research. Built as `app.admin` is."""
