@@ -367,9 +367,9 @@ def import_file(
 
     Example: plackett import stories prompts.jsonl --generate 4
     """
+    from app.intake.service import import_prompts
     from app.projects.service import get_project
     from app.prompts.parse import read_file
-    from app.rating.intake import import_prompts
 
     settings = get_settings()
 

@@ -23,6 +23,7 @@ from app.accounts.queries import get_user_by_email
 from app.db.engine import open_sessions
 from app.errors import Conflict, Unavailable
 from app.generation.service import enqueue_waiting
+from app.intake.service import import_prompts
 from app.policies import service as policies
 from app.policies.models import Backend
 from app.policies.queries import find_policy
@@ -32,7 +33,6 @@ from app.projects.models import Project
 from app.projects.queries import find_project
 from app.projects.schemas import ProjectIn
 from app.prompts.parse import read_file
-from app.rating.intake import import_prompts
 from app.settings import CHECKOUT, Settings
 
 SLUG = "stories"

@@ -14,12 +14,13 @@ from app.admin import audit, generation, people, policies, projects, prompts, ra
 from app.datasets import api as datasets_api
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
+from app.intake import api as intake_api
 from app.logs import configure_logs
 from app.policies import api as policies_api
 from app.projects import api as projects_api
 from app.quality import api as quality_api
+from app.rating import api as rating_api
 from app.rating import pages as rating_pages
-from app.rating import routes as rating_api
 from app.research import exports, runs
 from app.settings import Settings, get_settings
 from app.training import api as training_api
@@ -36,6 +37,7 @@ ROUTERS: Sequence[APIRouter] = (
     rating_pages.router,
     accounts_pages.router,
     projects_api.api,
+    intake_api.api,
     policies_api.api,
     quality_api.api,
     datasets_api.api,

@@ -11,7 +11,7 @@ from app.datasets import jobs as datasets
 from app.db.engine import SessionMaker, open_sessions
 from app.db.queue import create_job_app
 from app.generation import jobs as generation
-from app.rating.service import open_task
+from app.rating.assign import open_task
 from app.settings import Settings
 from app.training import jobs as training
 

@@ -29,10 +29,10 @@ from app.accounts.models import Role
 from app.db.embedded import EmbeddedServer
 from app.db.engine import open_sessions
 from app.db.migrate import migrate
+from app.intake.service import import_prompts
 from app.projects.schemas import ProjectIn
 from app.projects.service import create_project
 from app.prompts.parse import parse_row
-from app.rating.intake import import_prompts
 from tests.browser.conftest import ARGUMENTS, find_chromium, free_port, wait_until_ready
 
 WORDS = "the keeper counted seven ships before fog rolled over our harbour wall".split()  # noqa: SIM905

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
 from app.errors import InvalidInput, PlackettError, TooLarge
+from app.intake.service import import_prompts
 from app.projects import service as projects
 from app.projects.models import Project
 from app.prompts import queries as prompt_queries
@@ -19,7 +20,6 @@ from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.parse import GZIP_ERRORS, PromptRow, RowError, read_stream
 from app.prompts.schemas import ImportReport
 from app.rating import history, queries
-from app.rating.intake import import_prompts
 from app.rating.models import Ranking
 from app.rating.schemas import Progress
 from app.settings import Settings

@@ -34,7 +34,7 @@ from app.policies.models import Backend as BackendKind
 from app.policies.service import get_policy
 from app.projects.models import Project
 from app.projects.schemas import Sampling
-from app.rating.service import store_comparisons
+from app.rating.rankings import store_comparisons
 from app.settings import Settings
 
 # Tasks in flight at once: enough to fill a back end's batch.

@@ -15,12 +15,13 @@ from app.errors import Conflict, InvalidInput, NotAllowed
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
 from app.projects.service import get_project
-from app.rating import history, qualification, queries, service
+from app.rating import assign, history, qualification, queries
 from app.rating.difference import mark_differences
 from app.rating.forms import list_skip_reasons, list_words, read_form
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
 from app.rating.models import Assignment
 from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
+from app.rating.submit import get_answered, revise_ranking, submit_ranking
 from app.web.language import gettext as _
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
@@ -130,7 +131,7 @@ async def change(
     if ranking.open_until is None:
         raise Conflict(_("This ranking can no longer be changed"), place="ranking")
     project = await get_project(session, ranking.project_slug)
-    lease = await service.get_answered(session, ranking_id, rater)
+    lease = await get_answered(session, ranking_id, rater)
     page = await _task_page(session, project, rater, lease=lease, changing=ranking)
     return render(request, "rating/task.html", page)
 
@@ -141,7 +142,7 @@ async def store_change(
 ) -> Response:
     """Store what the ranking says now; what it said before is kept."""
     given = read_form(await request.form())
-    stored = await service.revise_ranking(session, ranking_id, rater, given)
+    stored = await revise_ranking(session, ranking_id, rater, given)
     await session.commit()
     return await _stored(request, session, rater, stored)
 
@@ -172,11 +173,11 @@ async def ahead(
 ) -> Response:
     """The task after the one that is on the page, held for when that is done; 204 where there is none."""
     project = await get_project(session, slug)
-    await service.take_up(session, current, rater)
+    await assign.take_up(session, current, rater)
     if await qualification.get_version_read(session, project, rater) < project.guideline_version:
         await session.commit()
         return Response(status_code=204)  # the new rules come first
-    lease = await service.lease_next_task(session, project, rater, ahead=True)
+    lease = await assign.lease_next_task(session, project, rater, ahead=True)
     await session.commit()
     if lease is None or lease.assignment_id == current:
         return Response(status_code=204)
@@ -217,7 +218,7 @@ async def submit(
 ) -> Response:
     """Store the form's ranking."""
     given = read_form(await request.form())
-    stored = await service.submit_ranking(session, assignment_id, rater, given)
+    stored = await submit_ranking(session, assignment_id, rater, given)
     await session.commit()
     return await _stored(request, session, rater, stored)
 
@@ -255,7 +256,7 @@ async def skip(
     other: Annotated[str, Form()] = "",
 ) -> Response:
     """Give the task back."""
-    await service.skip(session, assignment_id, rater, other.strip() or reason)
+    await assign.skip(session, assignment_id, rater, other.strip() or reason)
     await session.commit()
     if _wants_json(request):
         return JSONResponse({"skipped": True})
@@ -273,7 +274,7 @@ async def difference(
     other: Annotated[uuid.UUID, Query()],
 ) -> Response:
     """The words in which two of the task's responses differ."""
-    texts = await service.get_texts(session, assignment_id, rater)
+    texts = await assign.get_texts(session, assignment_id, rater)
     for name, candidate in (("one", one), ("other", other)):
         if candidate not in texts:
             raise InvalidInput("is not a candidate of this task", place=name)
@@ -289,7 +290,7 @@ async def difference_of_rewrite(
     text: Annotated[str, Form(max_length=LONGEST_COMPARED)] = "",
 ) -> Response:
     """The words in which the rater's own version differs from a response."""
-    texts = await service.get_texts(session, assignment_id, rater)
+    texts = await assign.get_texts(session, assignment_id, rater)
     if one not in texts:
         raise InvalidInput("is not a candidate of this task", place="one")
     return await _difference(texts[one], text.replace("\r\n", "\n"))
@@ -305,7 +306,7 @@ async def _next_task(session: Session, project: Project, rater: User) -> TaskPag
     lease, failed = None, False
     if version_read >= project.guideline_version:
         try:
-            lease = await service.lease_next_task(session, project, rater)
+            lease = await assign.lease_next_task(session, project, rater)
         except NotAllowed:
             failed = True
         await session.commit()

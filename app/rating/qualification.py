@@ -4,17 +4,33 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, update
+from sqlalchemy import Row, delete, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
 from app.accounts.service import record
 from app.projects.models import Project
-from app.rating import slots
 from app.rating.judgement import LETTERS, count_right
 from app.rating.models import Assignment, GuidelineReading, Qualification, QualificationState
 from app.rating.schemas import Feedback, in_letters
+
+_TEST_ANSWERS = text("""
+    SELECT assignment.id, task.gold_ranks, ranking.ranks
+    FROM assignments AS assignment
+    JOIN tasks AS task ON task.id = assignment.task_id
+    JOIN rankings AS ranking ON ranking.assignment_id = assignment.id
+    WHERE assignment.project_id = :project_id AND assignment.rater_id = :rater_id AND assignment.test
+    ORDER BY ranking.id
+""")
+
+
+async def list_test_answers(
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
+) -> Sequence[Row[Any]]:
+    """(assignment's id, gold ranks, own ranks) of a rater's qualification test, in its order."""
+    values = {"project_id": project_id, "rater_id": rater_id}
+    return (await session.execute(_TEST_ANSWERS, values)).all()
 
 
 def test_accuracy(answers: Sequence[Row[Any]]) -> float:
@@ -28,7 +44,7 @@ async def judge_test(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, tasks: int, needed: float
 ) -> bool:
     """Decide a rater's test once it has its tasks; whether it is decided."""
-    answers = await slots.list_test_answers(session, project_id, rater_id)
+    answers = await list_test_answers(session, project_id, rater_id)
     if not answers or len(answers) < tasks:
         return False
     accuracy = test_accuracy(answers)
@@ -57,7 +73,7 @@ async def get_feedback(
     session: AsyncSession, project: Project, rater: User, assignment_id: uuid.UUID
 ) -> Feedback | None:
     """How a submitted answer of the test compares with the gold one; None for any other task's."""
-    answers = await slots.list_test_answers(session, project.id, rater.id)
+    answers = await list_test_answers(session, project.id, rater.id)
     answer = next((each for each in answers if each.id == assignment_id), None)
     if answer is None:
         return None

@@ -13,6 +13,7 @@ from app.web.language import LOCALES
 
 METHODS = [
     ("app/rating/**.py", "python"),
+    ("app/intake/**.py", "python"),
     ("app/accounts/**.py", "python"),
     ("app/web/**.py", "python"),
     ("templates/rating/**.html", "jinja2"),

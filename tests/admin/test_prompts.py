@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import Role
 from app.projects.models import Project
 from app.prompts.models import Prompt
-from app.rating import service
+from app.rating import assign
 from app.rating.models import Task
 from app.rating.schemas import RankingIn
+from app.rating.submit import submit_ranking
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
 from tests.factories.rating import create_tasks, row
@@ -147,10 +148,10 @@ async def test_a_prompts_page_has_its_candidates_with_policies_and_its_rankings(
     )
     assert report.json()["accepted"] == 1
     rater = await create_user(session)
-    lease = await service.lease_next_task(session, project, rater)
+    lease = await assign.lease_next_task(session, project, rater)
     assert lease is not None
     given = RankingIn(ranks={each.id: 1 for each in lease.candidates}, rationale="Both fine")
-    await service.submit_ranking(session, lease.assignment_id, rater, given)
+    await submit_ranking(session, lease.assignment_id, rater, given)
     await session.commit()
     task = await session.get_one(Task, lease.task_id)
     page = await client.get(f"{address}/prompts/{task.prompt_id}", headers=headers)

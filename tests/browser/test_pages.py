@@ -12,9 +12,10 @@ from app.accounts import service as accounts
 from app.accounts.guards import SESSION_COOKIE
 from app.accounts.models import Role
 from app.projects.models import Project
-from app.rating import qualification, service
+from app.rating import assign, qualification
 from app.rating.models import QualificationState
 from app.rating.schemas import RankingIn
+from app.rating.submit import submit_ranking
 from app.settings import CHECKOUT
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
@@ -62,11 +63,11 @@ async def furnished(session: AsyncSession) -> Furnished:
     passed = QualificationState.PASSED
     admin = people[Role.ADMIN]
     await qualification.set_qualification(session, project, rater.id, passed, actor=admin.id)
-    lease = await service.lease_next_task(session, project, rater)
+    lease = await assign.lease_next_task(session, project, rater)
     assert lease is not None
     ranks = {each.id: number for number, each in enumerate(lease.candidates, start=1)}
     given = RankingIn(ranks=ranks, axes={"helpful": 4}, rationale="so", rewrite="a better one")
-    stored = await service.submit_ranking(session, lease.assignment_id, rater, given)
+    stored = await submit_ranking(session, lease.assignment_id, rater, given)
     await session.commit()
     return Furnished(project, slug, tokens, str(stored.id))
 

@@ -19,7 +19,7 @@ from app.datasets.service import build_export
 from app.db.types import utc_now
 from app.projects.models import Project
 from app.projects.service import publish_guidelines
-from app.rating import service
+from app.rating import assign
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
@@ -646,7 +646,7 @@ async def test_a_draft_outlives_its_lease(
     )
     await session.commit()
     other = await create_user(session)
-    found = await service.lease_next_task(session, project, other)
+    found = await assign.lease_next_task(session, project, other)
     await session.commit()
     assert found is not None  # the slot is somebody else's now
     await page.fill("#rationale", "a whole thought")

@@ -18,11 +18,12 @@ from app.datasets.schemas import Filters, Split
 from app.datasets.service import build_export
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict
+from app.intake.service import import_prompts
 from app.projects.models import Project
 from app.prompts.parse import parse_row, read_file
-from app.rating import service as rating
-from app.rating.intake import import_prompts
+from app.rating import assign
 from app.rating.schemas import RankingIn
+from app.rating.submit import submit_ranking
 from app.worker import run_worker
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
@@ -88,11 +89,11 @@ async def test_the_strength_of_a_preference_is_its_margin(
         project = await create_project(session)
         await create_tasks(session, project, 1, candidates=2)
         rater = await create_user(session)
-        lease = await rating.lease_next_task(session, project, rater)
+        lease = await assign.lease_next_task(session, project, rater)
         assert lease is not None
         one, other = (each.id for each in lease.candidates)
         given = RankingIn(ranks={one: 1, other: 2}, strength=3)
-        await rating.submit_ranking(session, lease.assignment_id, rater, given)
+        await submit_ranking(session, lease.assignment_id, rater, given)
         await session.commit()
     async with sessions() as session:
         await build_export(session, project, Filters(), WHOLE, tmp_path / "out", "all")

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.intake.service import import_prompts
 from app.projects.models import Project
 from app.prompts.parse import parse_row
-from app.rating.intake import import_prompts
 
 _numbers = itertools.count(1)
 LIMIT = 256 * 1024

@@ -21,9 +21,10 @@ from app.feedback.service import Report, TooManyFailures, give_feedback
 from app.policies.models import Backend
 from app.projects.models import Project
 from app.quality.service import get_leaderboard, get_quality
+from app.rating.assign import lease_next_task
 from app.rating.models import Comparison, Ranking, Task
 from app.rating.schemas import RankingIn
-from app.rating.service import lease_next_task, submit_ranking
+from app.rating.submit import submit_ranking
 from app.settings import CHECKOUT, Settings
 from tests.factories.accounts import create_user
 from tests.factories.projects import create_policy, create_project

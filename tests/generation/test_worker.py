@@ -16,12 +16,12 @@ from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.db.types import utc_now
 from app.generation.models import GenerationFailure
 from app.generation.service import enqueue_waiting, get_status, retry_failed
+from app.intake.service import import_prompts
 from app.policies.models import Policy
 from app.policies.service import set_project_policies
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
 from app.prompts.parse import parse_row
-from app.rating.intake import import_prompts
 from app.rating.models import Task
 from app.settings import CHECKOUT, Settings
 from app.worker import run_worker

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import Role, User
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.projects.models import Project
-from app.rating import history, qualification, service
+from app.rating import assign, history, qualification
 from app.rating.models import (
     Assignment,
     AssignmentState,
@@ -22,6 +22,7 @@ from app.rating.models import (
     Task,
 )
 from app.rating.schemas import Lease, RankingIn
+from app.rating.submit import revise_ranking, submit_ranking
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
 from tests.factories.rating import create_tasks
@@ -38,7 +39,7 @@ def given(lease: Lease, *ranks: int, **more: object) -> RankingIn:
 
 
 async def lease_of(session: AsyncSession, project: Project, rater: User) -> Lease:
-    lease = await service.lease_next_task(session, project, rater)
+    lease = await assign.lease_next_task(session, project, rater)
     assert lease is not None
     return lease
 
@@ -54,12 +55,12 @@ async def test_the_task_fetched_ahead_is_the_next_one(session: AsyncSession, rat
     project = await create_project(session)
     await create_tasks(session, project, 3, candidates=2)
     first = await lease_of(session, project, rater)
-    ahead = await service.lease_next_task(session, project, rater, ahead=True)
-    again = await service.lease_next_task(session, project, rater, ahead=True)
+    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
+    again = await assign.lease_next_task(session, project, rater, ahead=True)
     assert ahead is not None
     assert again == ahead
     assert (await lease_of(session, project, rater)).assignment_id == first.assignment_id
-    await service.submit_ranking(session, first.assignment_id, rater, given(first, 1, 2))
+    await submit_ranking(session, first.assignment_id, rater, given(first, 1, 2))
     assert (await lease_of(session, project, rater)).assignment_id == ahead.assignment_id
     held = await session.get_one(Assignment, ahead.assignment_id, populate_existing=True)
     assert not held.ahead
@@ -71,17 +72,17 @@ async def test_a_task_held_ahead_is_nobody_elses_until_it_runs_out(
     project = await create_project(session)
     await create_tasks(session, project, 2, candidates=2)
     await lease_of(session, project, rater)
-    ahead = await service.lease_next_task(session, project, rater, ahead=True)
+    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
     assert ahead is not None
     other = await create_user(session)
-    assert await service.lease_next_task(session, project, other) is None
+    assert await assign.lease_next_task(session, project, other) is None
     past = func.now() - func.make_interval(0, 0, 0, 0, 0, 1)
     await session.execute(
         update(Assignment).where(Assignment.id == ahead.assignment_id).values(expires_at=past)
     )
     found = await lease_of(session, project, other)
     assert found.task_id == ahead.task_id
-    assert await service.take_up(session, ahead.assignment_id, rater) is None
+    assert await assign.take_up(session, ahead.assignment_id, rater) is None
 
 
 async def test_what_was_fetched_ahead_can_be_ranked_at_once(
@@ -90,9 +91,9 @@ async def test_what_was_fetched_ahead_can_be_ranked_at_once(
     project = await create_project(session)
     await create_tasks(session, project, 2, candidates=2)
     first = await lease_of(session, project, rater)
-    ahead = await service.lease_next_task(session, project, rater, ahead=True)
+    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
     assert ahead is not None
-    await service.submit_ranking(session, ahead.assignment_id, rater, given(ahead, 1, 2))
+    await submit_ranking(session, ahead.assignment_id, rater, given(ahead, 1, 2))
     assert (await lease_of(session, project, rater)).assignment_id == first.assignment_id
 
 
@@ -110,7 +111,7 @@ async def test_urgent_first_then_what_few_have_had_then_the_oldest(session: Asyn
         for rater in raters:
             lease = await lease_of(session, project, rater)
             taken.append(order.index(lease.task_id))
-            await service.submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
+            await submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
     # The urgent one is filled first; of the others each has its first ranking before one has its second.
     assert taken[:2] == [0, 0]
     assert sorted(taken[2:4]) == [1, 2]
@@ -125,7 +126,7 @@ async def test_gold_is_mixed_in_at_the_projects_rate(session: AsyncSession, rate
     for _ in range(40):
         lease = await lease_of(session, project, rater)
         gold += (await task_of(session, lease)).gold
-        await service.submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
+        await submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
     assert 8 <= gold <= 32  # 40 draws of a half: beyond this one time in ten thousand
 
 
@@ -139,13 +140,13 @@ async def test_without_a_rate_gold_waits_until_nothing_else_is_left(
     for _ in range(3):
         lease = await lease_of(session, project, rater)
         seen.append((await task_of(session, lease)).gold)
-        await service.submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
+        await submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
     assert seen == [False, False, True]
     progress = await history.get_progress(session, project)
     assert (progress.ready, progress.rated) == (0, 3)
     # As many have had it as other tasks get: at the end of the queue nobody else is asked.
     other = await create_user(session)
-    assert await service.lease_next_task(session, project, other) is None
+    assert await assign.lease_next_task(session, project, other) is None
 
 
 async def test_at_a_rate_of_one_every_rater_gets_every_gold_task(session: AsyncSession) -> None:
@@ -174,7 +175,7 @@ async def answer(session: AsyncSession, project: Project, rater: User, *, rightl
     assert gold is not None
     ranks = [gold[str(each.id)] for each in lease.candidates]
     wanted = given(lease, *(ranks if rightly else [4 - rank for rank in ranks]))
-    await service.submit_ranking(session, lease.assignment_id, rater, wanted)
+    await submit_ranking(session, lease.assignment_id, rater, wanted)
     return lease
 
 
@@ -184,7 +185,7 @@ async def test_who_passes_the_test_goes_on_to_the_others(
     project = await create_tested_project(session)
     first = await answer(session, project, rater, rightly=True)
     assert first.test
-    assert await service.lease_next_task(session, project, rater, ahead=True) is None
+    assert await assign.lease_next_task(session, project, rater, ahead=True) is None
     told = await qualification.get_feedback(session, project, rater, first.assignment_id)
     assert told is not None
     assert (told.own, told.right, told.pairs, told.done, told.passed) == (told.gold, 3, 3, 1, None)
@@ -208,7 +209,7 @@ async def test_who_fails_is_told_and_gets_nothing_until_an_admin_says_so(
     assert told is not None
     assert (told.passed, told.accuracy, told.right) == (False, 0.5, 0)
     with pytest.raises(NotAllowed, match="not passed"):
-        await service.lease_next_task(session, project, rater)
+        await assign.lease_next_task(session, project, rater)
     headers = await bearer(session, rater)
     refused = await client.post(f"/api/v1/projects/{project.slug}/assignments", headers=headers)
     assert refused.status_code == 403
@@ -259,11 +260,11 @@ async def test_a_stored_ranking_may_be_changed_and_what_it_said_is_kept(
     await create_tasks(session, project, 1, candidates=3)
     lease = await lease_of(session, project, rater)
     ids = [each.id for each in lease.candidates]
-    first = await service.submit_ranking(
+    first = await submit_ranking(
         session, lease.assignment_id, rater, given(lease, 1, 2, 3, rationale="so")
     )
     changed = given(lease, 3, 1, 1, rationale="no, so")
-    second = await service.revise_ranking(session, first.id, rater, changed)
+    second = await revise_ranking(session, first.id, rater, changed)
     assert second.id == first.id
     assert second.ranks == {str(ids[0]): 3, str(ids[1]): 1, str(ids[2]): 1}
     assert second.revised_at is not None
@@ -274,7 +275,7 @@ async def test_a_stored_ranking_may_be_changed_and_what_it_said_is_kept(
     (kept,) = (await session.scalars(select(RankingRevision))).all()
     assert kept.content["ranks"] == first.ranks
     assert kept.content["rationale"] == "so"
-    await service.revise_ranking(session, first.id, rater, changed)  # the same again
+    await revise_ranking(session, first.id, rater, changed)  # the same again
     assert await session.scalar(select(func.count()).select_from(RankingRevision)) == 1
 
 
@@ -282,12 +283,12 @@ async def test_changes_have_their_time_and_their_rater(session: AsyncSession, ra
     project = await create_project(session, edit_seconds=60)
     await create_tasks(session, project, 1, candidates=2)
     lease = await lease_of(session, project, rater)
-    stored = await service.submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
+    stored = await submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2))
     other = await create_user(session)
     with pytest.raises(NotFound):
-        await service.revise_ranking(session, stored.id, other, given(lease, 2, 1))
+        await revise_ranking(session, stored.id, other, given(lease, 2, 1))
     with pytest.raises(InvalidInput):
-        await service.revise_ranking(session, stored.id, rater, given(lease, 2, 2))
+        await revise_ranking(session, stored.id, rater, given(lease, 2, 2))
     assert (await history.get_own_ranking(session, rater, stored.id)).open_until is not None
     long_ago = func.now() - func.make_interval(0, 0, 0, 0, 0, 2)
     await session.execute(
@@ -296,7 +297,7 @@ async def test_changes_have_their_time_and_their_rater(session: AsyncSession, ra
     await session.refresh(await session.get_one(Ranking, stored.id))
     assert (await history.get_own_ranking(session, rater, stored.id)).open_until is None
     with pytest.raises(Conflict, match="no longer"):
-        await service.revise_ranking(session, stored.id, rater, given(lease, 2, 1))
+        await revise_ranking(session, stored.id, rater, given(lease, 2, 1))
 
 
 async def test_an_answer_of_the_test_stays_as_it_was(session: AsyncSession, rater: User) -> None:
@@ -307,7 +308,7 @@ async def test_an_answer_of_the_test_stays_as_it_was(session: AsyncSession, rate
     )
     assert stored is not None
     with pytest.raises(Conflict, match="no longer"):
-        await service.revise_ranking(session, stored.id, rater, given(lease, 1, 2, 3))
+        await revise_ranking(session, stored.id, rater, given(lease, 1, 2, 3))
 
 
 # --- strength, scores of each response, "none is good"
@@ -339,9 +340,7 @@ async def test_strength_is_for_two(session: AsyncSession, rater: User) -> None:
     await create_tasks(session, project, 1, candidates=3)
     lease = await lease_of(session, project, rater)
     with pytest.raises(InvalidInput, match="two candidates"):
-        await service.submit_ranking(
-            session, lease.assignment_id, rater, given(lease, 1, 2, 3, strength=2)
-        )
+        await submit_ranking(session, lease.assignment_id, rater, given(lease, 1, 2, 3, strength=2))
 
 
 async def test_an_axis_is_about_the_best_response_or_about_each(
@@ -364,11 +363,11 @@ async def test_an_axis_is_about_the_best_response_or_about_each(
         {"helpful": {ids[0]: 6}},
     ):
         with pytest.raises(InvalidInput, match=r"takes|candidate|scale"):
-            await service.submit_ranking(
+            await submit_ranking(
                 session, lease.assignment_id, rater, given(lease, 1, 2, axes=wrong)
             )
     axes = {"helpful": {ids[0]: 5, ids[1]: 2}, "sure": 4}
-    stored = await service.submit_ranking(
+    stored = await submit_ranking(
         session, lease.assignment_id, rater, given(lease, 1, 2, axes=axes)
     )
     assert stored.axes == axes
@@ -403,7 +402,7 @@ async def test_the_newest_version_that_was_read_is_remembered(
 async def test_a_skipped_test_task_is_not_counted(session: AsyncSession, rater: User) -> None:
     project = await create_tested_project(session)
     lease = await lease_of(session, project, rater)
-    await service.skip(session, lease.assignment_id, rater, "unclear")
+    await assign.skip(session, lease.assignment_id, rater, "unclear")
     held = await session.get_one(Assignment, lease.assignment_id, populate_existing=True)
     assert held.state is AssignmentState.SKIPPED
     for _ in range(2):

@@ -17,10 +17,11 @@ from app.db.types import utc_now
 from app.errors import Conflict, Unavailable
 from app.main import create_app
 from app.projects.models import Project
-from app.rating import service
+from app.rating import assign
 from app.rating.judgement import compare
 from app.rating.models import Assignment, AssignmentState, Comparison, Ranking, Task
 from app.rating.schemas import Lease, RankingIn
+from app.rating.submit import submit_ranking
 from app.settings import Settings
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_project
@@ -68,14 +69,14 @@ async def rate(sessions: SessionMaker, project: Project, rater: User, source: ra
     done = 0
     for _ in range(200):
         async with sessions() as session:
-            lease = await service.lease_next_task(session, project, rater)
+            lease = await assign.lease_next_task(session, project, rater)
             await session.commit()
         if lease is None:
             return done
         chance = source.random()
         async with sessions() as session:
             if chance < 0.1:
-                await service.skip(session, lease.assignment_id, rater, "no")
+                await assign.skip(session, lease.assignment_id, rater, "no")
             else:
                 if chance < 0.25:  # too late
                     await session.execute(
@@ -87,10 +88,10 @@ async def rate(sessions: SessionMaker, project: Project, rater: User, source: ra
                     await asyncio.sleep(source.random() / 50)
                 ranks = {each.id: n for n, each in enumerate(lease.candidates, start=1)}
                 given = RankingIn(ranks=ranks)
-                first = await service.submit_ranking(session, lease.assignment_id, rater, given)
+                first = await submit_ranking(session, lease.assignment_id, rater, given)
                 await session.commit()
                 if chance > 0.8:
-                    again = await service.submit_ranking(session, lease.assignment_id, rater, given)
+                    again = await submit_ranking(session, lease.assignment_id, rater, given)
                     assert again == first
                 done += 1
             await session.commit()
@@ -127,7 +128,7 @@ async def test_one_raters_two_windows_hold_one_task(sessions: SessionMaker) -> N
 
     async def lease() -> uuid.UUID:
         async with sessions() as session:
-            found = await service.lease_next_task(session, project, rater)
+            found = await assign.lease_next_task(session, project, rater)
             await session.commit()
             assert found is not None
             return found.assignment_id
@@ -142,7 +143,7 @@ async def test_two_different_rankings_at_once_leave_one(sessions: SessionMaker) 
         await create_tasks(session, project, 1, candidates=2)
         rater = await create_user(session)
         await session.commit()
-        lease = await service.lease_next_task(session, project, rater)
+        lease = await assign.lease_next_task(session, project, rater)
         await session.commit()
     assert lease is not None
     one, two = (each.id for each in lease.candidates)
@@ -150,9 +151,7 @@ async def test_two_different_rankings_at_once_leave_one(sessions: SessionMaker) 
     async def submit(ranks: dict[uuid.UUID, int]) -> bool:
         async with sessions() as session:
             try:
-                await service.submit_ranking(
-                    session, lease.assignment_id, rater, RankingIn(ranks=ranks)
-                )
+                await submit_ranking(session, lease.assignment_id, rater, RankingIn(ranks=ranks))
             except Conflict:
                 return False
             await session.commit()
@@ -177,7 +176,7 @@ async def test_as_many_raters_as_slots_at_once_all_get_the_one_task(
 
     async def lease(rater: User) -> bool:
         async with sessions() as session:
-            found = await service.lease_next_task(session, project, rater)
+            found = await assign.lease_next_task(session, project, rater)
             await session.commit()
             return found is not None
 
@@ -188,7 +187,7 @@ async def test_as_many_raters_as_slots_at_once_all_get_the_one_task(
 async def test_a_task_that_stays_locked_is_not_told_to_be_none(
     sessions: SessionMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "LEASE_TRIES", 3)
+    monkeypatch.setattr(assign, "LEASE_TRIES", 3)
     async with sessions() as session:
         project = await create_project(session)
         await create_tasks(session, project, 1)
@@ -197,9 +196,9 @@ async def test_a_task_that_stays_locked_is_not_told_to_be_none(
     async with sessions() as holder, sessions() as session:
         await holder.execute(select(Task).with_for_update())
         with pytest.raises(Unavailable, match="try again"):
-            await service.lease_next_task(session, project, rater)
+            await assign.lease_next_task(session, project, rater)
         await holder.rollback()
-        assert await service.lease_next_task(session, project, rater) is not None
+        assert await assign.lease_next_task(session, project, rater) is not None
 
 
 async def test_a_ranking_on_its_way_hides_its_task_from_nobody(sessions: SessionMaker) -> None:
@@ -208,12 +207,12 @@ async def test_a_ranking_on_its_way_hides_its_task_from_nobody(sessions: Session
         await create_tasks(session, project, 1)
         first, second = await create_user(session), await create_user(session)
         await session.commit()
-        lease = await service.lease_next_task(session, project, first)
+        lease = await assign.lease_next_task(session, project, first)
         await session.commit()
     assert lease is not None
     async with sessions() as one, sessions() as other:
-        await service.submit_ranking(one, lease.assignment_id, first, in_order(lease))
-        assert await service.lease_next_task(other, project, second) is not None
+        await submit_ranking(one, lease.assignment_id, first, in_order(lease))
+        assert await assign.lease_next_task(other, project, second) is not None
         await other.commit()
         await one.commit()
     await check(sessions)
@@ -229,11 +228,11 @@ async def test_a_cycle_takes_few_round_trips(sessions: SessionMaker) -> None:
         connection = (await session.connection()).sync_connection
         assert connection is not None
         event.listen(connection, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
-        lease = await service.lease_next_task(session, project, rater)
+        lease = await assign.lease_next_task(session, project, rater)
         assert lease is not None
         assert len(statements) <= 3
         statements.clear()
-        await service.submit_ranking(session, lease.assignment_id, rater, in_order(lease))
+        await submit_ranking(session, lease.assignment_id, rater, in_order(lease))
         assert len(statements) <= 4
 
 

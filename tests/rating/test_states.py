@@ -24,10 +24,11 @@ from app.accounts.models import User
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict, NotFound
 from app.projects.models import Project
-from app.rating import service
+from app.rating import assign
 from app.rating.history import get_progress
 from app.rating.models import Assignment, AssignmentState, Ranking, Task
 from app.rating.schemas import DraftIn, RankingIn
+from app.rating.submit import submit_ranking
 from tests.factories.accounts import create_user
 from tests.factories.projects import create_project
 from tests.factories.rating import create_tasks
@@ -216,7 +217,7 @@ class World:
         assignment = self.ids.get((act.task, act.rater), uuid.UUID(int=0))
         match act.kind:
             case "lease":
-                lease = await service.lease_next_task(session, project, rater, ahead=act.ahead)
+                lease = await assign.lease_next_task(session, project, rater, ahead=act.ahead)
                 if lease is None:
                     return None
                 task = self.tasks.index(lease.task_id)
@@ -229,12 +230,12 @@ class World:
                 presented = await self._presented(session, assignment)
                 ranks = dict(zip(presented, (1, 1 + act.answer), strict=False))
                 given = RankingIn(ranks=ranks or {uuid.uuid4(): 1})
-                stored = await service.submit_ranking(session, assignment, rater, given)
+                stored = await submit_ranking(session, assignment, rater, given)
                 return "kept as an extra one" if stored.extra else "stored"
             case "skip":
-                await service.skip(session, assignment, rater, "hard to say")
+                await assign.skip(session, assignment, rater, "hard to say")
             case "draft":
-                await service.save_draft(session, assignment, rater, DraftIn(rationale="so far"))
+                await assign.save_draft(session, assignment, rater, DraftIn(rationale="so far"))
             case "sweep":
                 await get_progress(session, project)
         return "done"
@@ -388,7 +389,7 @@ def test_all_windows_of_a_rater_are_given_the_last_task(
 
             async def lease(project: Project = project, rater: User = rater) -> uuid.UUID | None:
                 async with sessions() as session:
-                    found = await service.lease_next_task(session, project, rater)
+                    found = await assign.lease_next_task(session, project, rater)
                     await session.commit()
                     return found and found.assignment_id
 

@@ -1,14 +1,13 @@
-"""Tasks, leases and rankings: who gets what next, and what is kept of what they say.
+"""Who gets which task next, and for how long they hold it: lease, draft, skip.
 
 The states and their transitions are in `app.rating.models`; the database's constraints hold them.
 """
 
 import asyncio
-import json
 import random
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,22 +23,8 @@ from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from app.projects.models import Project
 from app.prompts.models import Prompt
 from app.rating import qualification, slots
-from app.rating.judgement import check_ranking, compare
-from app.rating.models import (
-    GOLD_SLOTS,
-    AssignmentState,
-    Comparison,
-    QualificationState,
-    Ranking,
-    Task,
-)
-from app.rating.schemas import (
-    DraftIn,
-    Lease,
-    RankingIn,
-    RankingOut,
-    Shown,
-)
+from app.rating.models import GOLD_SLOTS, AssignmentState, QualificationState, Task
+from app.rating.schemas import DraftIn, Lease, Shown
 
 # A lease that finds every open task locked by others looks again, for about four seconds in all.
 LEASE_TRIES = 40
@@ -198,7 +183,7 @@ async def _get_held(
     row = await slots.find_contents(session, assignment_id, rater.id)
     if row is None or row.state not in OPEN:
         return None
-    lease = _lease_of(row)
+    lease = lease_of(row)
     if not lease.expired:
         return lease
     end = await slots.renew(session, assignment_id, project.lease_seconds)
@@ -261,7 +246,8 @@ async def _take(
     )
 
 
-def _no_such_assignment() -> NotFound:
+def no_such_assignment() -> NotFound:
+    """What is said of an assignment that is not there, or is somebody else's."""
     return NotFound("You have no such assignment", place="assignment")
 
 
@@ -269,13 +255,14 @@ async def get_lease(session: AsyncSession, assignment_id: uuid.UUID, rater: User
     """An assignment of this rater's, held or expired. Raises NotFound, Conflict when it is done."""
     row = await slots.find_contents(session, assignment_id, rater.id)
     if row is None:
-        raise _no_such_assignment()
+        raise no_such_assignment()
     if row.state not in OPEN:
         raise Conflict(f"This assignment is {row.state}", place="assignment")
-    return _lease_of(row)
+    return lease_of(row)
 
 
-def _lease_of(row: Row[Any]) -> Lease:
+def lease_of(row: Row[Any]) -> Lease:
+    """What a row of `slots.find_contents` says, as the page and the API take it."""
     texts = {uuid.UUID(each["id"]): each["text"] for each in row.candidates}
     return Lease(
         assignment_id=row.id,
@@ -299,30 +286,8 @@ async def get_texts(
     """The texts of an assignment's candidates, whatever has become of it. Raises NotFound."""
     row = await slots.find_contents(session, assignment_id, rater.id)
     if row is None:
-        raise _no_such_assignment()
-    return {each.id: each.text for each in _lease_of(row).candidates}
-
-
-async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User) -> Lease:
-    """The assignment that a ranking answered, with the ranking as its draft. Raises NotFound."""
-    ranking = await session.get(Ranking, ranking_id)
-    if ranking is None or ranking.rater_id != rater.id or ranking.assignment_id is None:
-        raise NotFound("You have no such ranking", place="ranking")
-    row = await slots.find_contents(session, ranking.assignment_id, rater.id)
-    if row is None:
-        raise _no_such_assignment()
-    one, other = (ranking.ranks[str(each)] for each in ranking.presented[:2])
-    sign = (one < other) - (one > other)
-    draft = {
-        "ranks": ranking.ranks,
-        "preference": sign * (ranking.strength or 2) if sign else 0,
-        "axes": ranking.axes,
-        "flags": ranking.flags,
-        "rationale": ranking.rationale or "",
-        "rewrite": ranking.rewrite or "",
-        "seconds": ranking.seconds or 0,
-    }
-    return replace(_lease_of(row), draft=draft, expired=False)
+        raise no_such_assignment()
+    return {each.id: each.text for each in lease_of(row).candidates}
 
 
 async def save_draft(
@@ -338,157 +303,9 @@ async def save_draft(
     if end is None:
         found = await slots.find_assignment(session, assignment_id, rater.id)
         if found is None:
-            raise _no_such_assignment()
+            raise no_such_assignment()
         raise Conflict(f"This assignment is {found.state} already", place="assignment")
     return end
-
-
-async def submit_ranking(
-    session: AsyncSession,
-    assignment_id: uuid.UUID,
-    rater: User,
-    given: RankingIn,
-) -> RankingOut:
-    """Store a ranking and its comparisons. The same again changes nothing and answers the same.
-
-    Raises NotFound for somebody else's assignment, InvalidInput naming what is wrong, Conflict where
-    another ranking of this assignment is stored or it was skipped. A ranking that comes after its
-    lease ran out takes a free slot, or is kept as an extra one: never dropped.
-    """
-    found = await slots.find_assignment(session, assignment_id, rater.id)
-    if found is None:
-        raise _no_such_assignment()
-    extra = None
-    if found.state in OPEN:
-        check_ranking(given, found.presented, found.axes, found.flags)
-        extra = await _finish(session, assignment_id, found.task_id)
-    if extra is None:
-        return await _answer_again(session, assignment_id, given)
-    stored = await slots.store_ranking(
-        session,
-        compare(given.ranks, given.strength),
-        id=uuid7(),
-        project_id=found.project_id,
-        task_id=found.task_id,
-        assignment_id=assignment_id,
-        rater_id=rater.id,
-        presented=found.presented,
-        guideline_version=found.guideline_version,
-        extra=extra,
-        **_content(given, found.presented),
-    )
-    if found.test:
-        await qualification.judge_test(
-            session,
-            found.project_id,
-            rater.id,
-            tasks=found.qualification_tasks,
-            needed=found.qualification_accuracy,
-        )
-    return RankingOut.model_validate(stored)
-
-
-def _content(given: RankingIn, presented: Sequence[uuid.UUID]) -> dict[str, Any]:
-    return {
-        "ranks": json.dumps({str(each): given.ranks[each] for each in presented}),
-        "strength": given.strength,
-        "axes": json.dumps(_plain_axes(given)),
-        "flags": sorted(set(given.flags)),
-        "rationale": given.rationale or None,
-        "rewrite": given.rewrite or None,
-        "seconds": given.seconds,
-    }
-
-
-def _plain_axes(given: RankingIn) -> dict[str, Any]:
-    return {
-        name: {str(each): value for each, value in score.items()}
-        if isinstance(score, dict)
-        else score
-        for name, score in given.axes.items()
-    }
-
-
-async def revise_ranking(
-    session: AsyncSession, ranking_id: uuid.UUID, rater: User, given: RankingIn
-) -> RankingOut:
-    """Change one of the rater's own rankings; what it said before is kept as a revision.
-
-    The same again changes nothing. Raises NotFound, InvalidInput naming what is wrong, and Conflict once
-    the project's time for changes is over, or for an answer of a test, whose solution was shown.
-    """
-    found = await slots.lock_own_ranking(session, ranking_id, rater.id)
-    if found is None:
-        raise NotFound("You have no such ranking", place="ranking")
-    if not found.open or found.test:
-        raise Conflict("This ranking can no longer be changed", place="ranking")
-    check_ranking(given, found.presented, found.scales, found.known_flags)
-    content = _content(given, found.presented)
-    if not _says_the_same(found, given):
-        await slots.revise_ranking(
-            session,
-            compare(given.ranks, given.strength),
-            id=ranking_id,
-            revision_id=uuid7(),
-            **content,
-        )
-    return RankingOut.model_validate(await session.get_one(Ranking, ranking_id))
-
-
-async def _finish(
-    session: AsyncSession, assignment_id: uuid.UUID, task_id: uuid.UUID
-) -> bool | None:
-    """Close an assignment for its ranking: whether that is an extra one; None if it is closed already.
-
-    A lease past its time still has its slot, as long as nobody has been given it.
-    """
-    if await slots.finish_lease(session, assignment_id):
-        return False
-    state, overlap, open_slots = await slots.lock_both(session, task_id, assignment_id)
-    if state == AssignmentState.LEASED:  # leased again a moment ago, in another window
-        return not await slots.finish_lease(session, assignment_id)
-    if state != AssignmentState.EXPIRED:
-        return None
-    if open_slots > 0:
-        await slots.finish_late(session, assignment_id, task_id, overlap)
-        return False
-    await slots.finish_extra(session, assignment_id)
-    return True
-
-
-async def _answer_again(
-    session: AsyncSession, assignment_id: uuid.UUID, given: RankingIn
-) -> RankingOut:
-    stored = await slots.find_ranking(session, assignment_id)
-    if stored is None:
-        raise Conflict("This assignment was skipped", place="assignment")
-    if not _says_the_same(stored, given):
-        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
-    return RankingOut.model_validate(stored)
-
-
-def _says_the_same(stored: Row[Any], given: RankingIn) -> bool:
-    return (
-        stored.ranks == {str(candidate): rank for candidate, rank in given.ranks.items()}
-        and stored.strength == given.strength
-        and stored.axes == _plain_axes(given)
-        and set(stored.flags) == set(given.flags)
-        and (stored.rationale or "") == (given.rationale or "")
-        and (stored.rewrite or "") == (given.rewrite or "")
-    )
-
-
-async def store_comparisons(
-    session: AsyncSession, rankings: Mapping[uuid.UUID, Mapping[uuid.UUID, int]]
-) -> None:
-    """The pairs of these rankings (by ranking id), in one statement for every few thousand."""
-    rows = [
-        {"ranking_id": ranking_id, "better_id": better, "worse_id": worse, "margin": margin}
-        for ranking_id, ranks in rankings.items()
-        for better, worse, margin in compare(ranks)
-    ]
-    for start in range(0, len(rows), 5000):
-        await session.execute(insert(Comparison), rows[start : start + 5000])
 
 
 async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, reason: str) -> None:
@@ -499,7 +316,7 @@ async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, rea
     """
     found = await slots.find_assignment(session, assignment_id, rater.id)
     if found is None:
-        raise _no_such_assignment()
+        raise no_such_assignment()
     reason = reason.strip()
     if not reason or "\x00" in reason:
         raise InvalidInput("say why the task is skipped", place="reason")

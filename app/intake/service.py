@@ -23,7 +23,7 @@ from app.prompts import service as prompts
 from app.prompts.parse import PromptRow, RowError
 from app.prompts.schemas import ImportReport, RowErrorOut
 from app.rating.models import GOLD_SLOTS, Ranking, Task
-from app.rating.service import store_comparisons
+from app.rating.rankings import store_comparisons
 
 # Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
 BATCH = 250

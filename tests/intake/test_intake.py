@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import Kind, Role, User
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import NotFound
+from app.intake.service import import_prompts
 from app.policies.models import Backend, Policy
 from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.parse import PromptRow, RowError, parse_row
 from app.prompts.schemas import ImportReport
-from app.rating import history, service
-from app.rating.intake import import_prompts
+from app.rating import assign, history
 from app.rating.models import Comparison, Ranking, Task
 from tests.factories.accounts import bearer, create_user
 from tests.factories.projects import create_policy, create_project
@@ -84,7 +84,7 @@ async def test_a_task_filled_by_imported_rankings_asks_nobody(session: AsyncSess
     project = await create_project(session, overlap=1)
     await bring_in(session, project, {"prompt": "Q", "chosen": "good", "rejected": "bad"})
     rater = await create_user(session)
-    assert await service.lease_next_task(session, project, rater) is None
+    assert await assign.lease_next_task(session, project, rater) is None
     assert (await history.get_progress(session, project)).rated == 1
 
 

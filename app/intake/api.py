@@ -1,0 +1,69 @@
+"""The API of intake: prompts in."""
+
+import asyncio
+import io
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from app.accounts.guards import Admin, Session
+from app.errors import InvalidInput
+from app.intake.service import import_prompts
+from app.projects.service import get_project
+from app.prompts.parse import PromptRow, RowError, read_json, read_lines
+from app.prompts.schemas import ImportReport
+from app.settings import Settings
+
+api = APIRouter(prefix="/api/v1", tags=["rating"])
+
+NDJSON = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@api.post("/projects/{slug}/prompts", status_code=201, openapi_extra=BODY)
+async def add_prompts(
+    slug: str,
+    request: Request,
+    session: Session,
+    admin: Admin,
+    generate: Annotated[int | None, Query(ge=2, le=9)] = None,
+    policy: Annotated[list[str] | None, Query()] = None,
+) -> ImportReport:
+    """Queue prompts, from a JSON list or from JSON Lines."""
+    settings: Settings = request.app.state.settings
+    project = await get_project(session, slug)
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    body = await request.body()
+
+    def parse() -> list[PromptRow | RowError]:
+        limit = settings.max_prompt_bytes
+        if kind in NDJSON:
+            return list(read_lines(io.BytesIO(body), max_bytes=limit))
+        return list(read_json(body, max_bytes=limit))
+
+    if kind not in (*NDJSON, "application/json"):
+        raise InvalidInput(
+            "send a JSON list (application/json) or JSON Lines (application/x-ndjson)",
+            place="content-type",
+        )
+    # A large file takes seconds to check; other requests go on meanwhile.
+    rows = await asyncio.to_thread(parse)
+    report = await import_prompts(
+        session,
+        project,
+        rows,
+        source="API",
+        actor=admin.id,
+        wanted=generate,
+        policies=policy or (),
+    )
+    await session.commit()
+    return report
