@@ -6,10 +6,14 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.service import record
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, InvalidInput, NotFound
 from app.projects import queries
 from app.projects.models import Guideline, Project
 from app.projects.schemas import ProjectIn
+
+# Words that stand where an address has a project's slug (/rate/history beside /rate/{slug}): a project of
+# that name could not be reached. A test holds them against the routes.
+RESERVED_SLUGS = frozenset({"assignments", "history", "new"})
 
 
 async def get_project(session: AsyncSession, slug: str) -> Project:
@@ -23,10 +27,15 @@ async def get_project(session: AsyncSession, slug: str) -> Project:
 async def create_project(
     session: AsyncSession, wanted: ProjectIn, *, actor: uuid.UUID | None = None
 ) -> Project:
-    """A new project, its guidelines as version 1. Raises Conflict where the slug is taken.
+    """A new project, its guidelines as version 1.
 
-    Its policies are attached by the policies room, which knows this one.
+    Raises Conflict where the slug is taken, InvalidInput where a page has its address. Its policies are
+    attached by the policies room, which knows this one.
     """
+    if wanted.slug in RESERVED_SLUGS:
+        raise InvalidInput(
+            f"{wanted.slug!r} is the address of a page: choose another", place="slug"
+        )
     if await queries.find_project(session, wanted.slug) is not None:
         raise Conflict(f"There is already a project {wanted.slug!r}", place="slug")
     values: dict[str, Any] = wanted.model_dump(exclude={"guidelines", "policies"})

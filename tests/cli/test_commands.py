@@ -109,6 +109,7 @@ def test_failures_are_one_line_and_usage_errors_are_two(plackett: Shell, tmp_pat
     plackett("project", "create", "p", "--name", "P")
     assert "already a project" in failure(plackett("project", "create", "p", "--name", "P"))
     assert "slug" in failure(plackett("project", "create", "Not a slug", "--name", "P"))
+    assert "slug: 'history' is" in failure(plackett("project", "create", "history", "--name", "P"))
     broken = tmp_path / "rows.jsonl"
     broken.write_text('{"prompt": "ok"}\n{"prompt": 1}\n')
     told = plackett("import", "p", str(broken))
