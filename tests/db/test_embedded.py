@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from app.db.embedded import EmbeddedServer
 from app.errors import Unavailable
 from app.settings import CHECKOUT
+from simulation.cluster import swept
 
 HOLDER = """
 import sys, time
@@ -23,6 +25,13 @@ print(server.acquire(), flush=True)
 sys.stdin.readline()
 server.release()
 """
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory whose server and cluster are gone afterwards."""
+    with swept(tmp_path):
+        yield tmp_path
 
 
 def start_holder(data_dir: Path) -> tuple["subprocess.Popen[str]", str]:
@@ -55,8 +64,8 @@ def is_up(url: str) -> bool:
     return True
 
 
-def test_rows_are_there_after_a_stop_and_a_start(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path)
+def test_rows_are_there_after_a_stop_and_a_start(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
     with server as url:
         assert count(url) == 1
     assert not is_up(url)
@@ -64,27 +73,27 @@ def test_rows_are_there_after_a_stop_and_a_start(tmp_path: Path) -> None:
         assert count(url) == 2
 
 
-def test_the_last_to_leave_stops_the_server(tmp_path: Path) -> None:
-    process, url = start_holder(tmp_path)
-    with EmbeddedServer(tmp_path) as same:
+def test_the_last_to_leave_stops_the_server(data_dir: Path) -> None:
+    process, url = start_holder(data_dir)
+    with EmbeddedServer(data_dir) as same:
         assert same == url
     assert is_up(url)
     process.communicate("\n", timeout=30)
     assert not is_up(url)
 
 
-def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
-    process, url = start_holder(tmp_path)
+def test_a_process_that_was_killed_holds_nothing(data_dir: Path) -> None:
+    process, url = start_holder(data_dir)
     process.kill()
     process.communicate()
     assert is_up(url)  # nobody was left to stop it
-    with EmbeddedServer(tmp_path) as same:
+    with EmbeddedServer(data_dir) as same:
         assert same == url
     assert not is_up(url)
 
 
-def test_kill_of_everything_loses_nothing_committed(tmp_path: Path) -> None:
-    process, url = start_holder(tmp_path)
+def test_kill_of_everything_loses_nothing_committed(data_dir: Path) -> None:
+    process, url = start_holder(data_dir)
     assert count(url) == 1
     with psycopg.connect(url) as connection:
         row = connection.execute("SHOW data_directory").fetchone()
@@ -96,23 +105,38 @@ def test_kill_of_everything_loses_nothing_committed(tmp_path: Path) -> None:
     deadline = time.monotonic() + 10
     while is_up(url) and time.monotonic() < deadline:
         time.sleep(0.05)
-    with EmbeddedServer(tmp_path) as fresh:
+    with EmbeddedServer(data_dir) as fresh:
         assert count(fresh) == 2
 
 
-def test_a_lost_password_file_is_said_and_nothing_is_overwritten(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path)
+def test_a_lost_password_file_is_said_and_nothing_is_overwritten(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
     with server as url:
         count(url)
-    (tmp_path / "postgres" / "connection.json").unlink()
+    (data_dir / "postgres" / "connection.json").unlink()
     with pytest.raises(Unavailable, match="password file"):
         server.acquire()
 
 
-def test_the_password_is_for_our_eyes_only(tmp_path: Path) -> None:
-    with EmbeddedServer(tmp_path) as url:
-        mode = (tmp_path / "postgres" / "connection.json").stat().st_mode
+def test_the_password_is_for_our_eyes_only(data_dir: Path) -> None:
+    with EmbeddedServer(data_dir) as url:
+        mode = (data_dir / "postgres" / "connection.json").stat().st_mode
         assert mode & 0o077 == 0
         without = url.replace(url.split(":")[2].split("@")[0], "wrong")
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(without, connect_timeout=5)
+
+
+def test_what_nobody_holds_can_be_removed(data_dir: Path) -> None:
+    server = EmbeddedServer(data_dir)
+    with server as url:
+        assert not EmbeddedServer(data_dir).remove()
+        assert is_up(url)
+        with psycopg.connect(url) as connection:
+            row = connection.execute("SHOW data_directory").fetchone()
+        assert row
+    assert Path(row[0]).exists()
+    assert server.remove()
+    assert not Path(row[0]).exists()
+    with server as url:  # and begun anew, by the same data directory
+        assert count(url) == 1

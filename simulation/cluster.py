@@ -1,0 +1,59 @@
+"""A PostgreSQL for the time of a test run or a bench, gone with its user, however that one ends.
+
+A watchdog in a session of its own reads from a pipe that only its user holds. The pipe ends when the user
+does, by SIGKILL too; the watchdog then stops the server and deletes the cluster, which as root may lie
+outside the folder. Where several processes share a folder's server, the last one's watchdog does it.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.db.embedded import EmbeddedServer
+from app.settings import CHECKOUT
+
+ALL_IS_WELL = "leaving"
+# A user that was killed while it started the server leaves initdb or pg_ctl at work for a moment.
+PASSES_AFTER_A_KILL = 3
+PASS_SECONDS = 1.0
+
+
+@contextmanager
+def swept(folder: Path) -> Iterator[None]:
+    """No server of this data directory outlives the context or the process."""
+    EmbeddedServer(folder).remove()  # of a run whose watchdog was killed as well
+    watchdog = subprocess.Popen(
+        [sys.executable, "-m", "simulation.cluster", folder],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watchdog.communicate(ALL_IS_WELL, timeout=60)
+
+
+@contextmanager
+def temporary_server(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The URL of an embedded server in that folder."""
+    with swept(folder), EmbeddedServer(folder, options=options) as url:
+        yield url
+
+
+def watch(folder: Path) -> None:
+    """Wait for the user's end; then leave nothing behind."""
+    passes = 1 if sys.stdin.read() == ALL_IS_WELL else PASSES_AFTER_A_KILL
+    for each in range(passes):
+        if each:
+            time.sleep(PASS_SECONDS)
+        EmbeddedServer(folder).remove()
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]))
