@@ -14,8 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.load import check, data_directory, finish_raters, percentiles, start_raters
-from bench.stage import CHECKOUT, new_database, seed, serving, wait_for
+from app.db.migrate import migrate
+from app.settings import CHECKOUT
+from bench.load import data_directory, percentiles
+from simulation.cluster import new_database
+from simulation.load import check, finish_raters, start_raters
+from simulation.served import serving, wait_for
+from simulation.stage import seed
 
 
 def restart(cluster: Path, mode: str) -> None:
@@ -49,6 +54,7 @@ def drill(
     """The figures of one drill."""
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server, "plackett_bench"))
+        migrate(url)
         stage = seed(url, tasks=tasks, raters=raters, words=words)
         log_file = folder / "app.log"
         served = stack.enter_context(serving(CHECKOUT, url, workers=workers, log=log_file))

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from tests.e2e.simulated_rater import liveliness, rank_with_noise
+from simulation.preference import liveliness, rank_with_noise
 from trainer import compare, generate, stories
 from trainer.data import split_of
 from trainer.models import Encoder, load_scorer, load_tokenizer, score_texts

@@ -32,8 +32,9 @@ from app.intake.service import import_prompts
 from app.projects.schemas import ProjectIn
 from app.projects.service import create_project
 from app.prompts.parse import parse_row
+from simulation.browser import ARGUMENTS, find_chromium
 from simulation.cluster import temporary_server
-from tests.browser.conftest import ARGUMENTS, find_chromium, free_port, wait_until_ready
+from simulation.served import free_port, wait_until_ready
 
 WORDS = "the keeper counted seven ships before fog rolled over our harbour wall".split()  # noqa: SIM905
 # The page tells when it has put a task on the screen; the second frame after that has painted it.

@@ -31,7 +31,7 @@ from learning import interval, judge_truly, make_story_teller, messages_of, rank
 from peers import make_environment, measure
 from peers_ppo import PACKAGES
 
-from tests.e2e.simulated_rater import liveliness
+from simulation.preference import liveliness
 from trainer import dpo, ppo, reward, stories
 from trainer.data import split_of
 from trainer.models import (

@@ -7,8 +7,8 @@
 
 A PostgreSQL of its own (the embedded one, durable as in production) or, with DATABASE_URL, a database of
 its own on that server; 100,000 open tasks, overlap 3, K = 4; `plackett serve` as people run it; the raters
-of bench/raters.py in a process of their own, on the same cores as all the rest. Each ends with checks by
-SQL: no task over its overlap, no rater twice on a task, nothing acknowledged and missing.
+of simulation/raters.py in a process of their own, on the same cores as all the rest. Each ends with checks
+by SQL: no task over its overlap, no rater twice on a task, nothing acknowledged and missing.
 
 Prints one JSON object; the exit code is 1 when a check fails. Figures are medians over the runs.
 Other work on the machine makes them worse (`cores_that_others_used` tells of it); `--quiet 5` waits up to
@@ -33,11 +33,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import psycopg
 
 from app.db.engine import libpq_url
+from app.db.migrate import migrate
+from app.settings import CHECKOUT
 from bench.kill import drill
-from bench.load import broken, check, measure, middle
+from bench.load import measure, middle
+from bench.machine import tell, wait_for_quiet
 from bench.scale import compare_sizes
-from bench.stage import CHECKOUT, new_database, seed, serving, tell, wait_for_quiet
-from simulation.cluster import temporary_server
+from simulation.cluster import new_database, temporary_server
+from simulation.load import broken, check
+from simulation.served import serving
+from simulation.stage import seed
 
 TARGETS = {
     "cycles_per_second": (">=", 200),
@@ -58,6 +63,7 @@ def throughput(server: str, folder: Path, wanted: argparse.Namespace) -> dict[st
     acknowledged: list[Any] = []
     patience = time.monotonic() + 60 * wanted.quiet
     with new_database(server, "plackett_bench") as url:
+        migrate(url)
         stage = seed(
             url, tasks=wanted.tasks or 100_000, raters=wanted.raters + 1, words=wanted.words
         )

@@ -18,11 +18,16 @@ import psycopg
 from sqlalchemy import event
 
 from app.db.engine import create_engine, create_sessions, libpq_url
+from app.db.migrate import migrate
 from app.logs import configure_logs
 from app.main import create_app
-from app.settings import Settings
-from bench.load import check, measure, middle
-from bench.stage import CHECKOUT, Served, Stage, new_database, seed, serving, tell
+from app.settings import CHECKOUT, Settings
+from bench.load import measure, middle
+from bench.machine import tell
+from simulation.cluster import new_database
+from simulation.load import check
+from simulation.served import Served, serving
+from simulation.stage import Stage, seed
 
 SMALL = 1_000
 ROUNDS = 5
@@ -108,6 +113,7 @@ def compare_sizes(
         served: dict[int, Served] = {}
         for size in (SMALL, tasks):
             url = stack.enter_context(new_database(server, f"plackett_bench_{size}"))
+            migrate(url)
             stages[size] = seed(url, tasks=size, raters=ROUNDS + 2, words=words, overlap=OVERLAP)
             log = folder / f"app-{size}.log"
             served[size] = stack.enter_context(serving(CHECKOUT, url, workers=1, log=log))

@@ -12,7 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+from sqlalchemy.engine import make_url
+
 from app.db.embedded import EmbeddedServer
+from app.db.engine import libpq_url
 from app.settings import CHECKOUT
 
 ALL_IS_WELL = "leaving"
@@ -44,6 +48,24 @@ def temporary_server(folder: Path, *, options: Mapping[str, str] | None = None) 
     """The URL of an embedded server in that folder."""
     with swept(folder), EmbeddedServer(folder, options=options) as url:
         yield url
+
+
+@contextmanager
+def new_database(server: str, name: str, *, template: str = "template1") -> Iterator[str]:
+    """A database for the time of the context."""
+    with psycopg.connect(libpq_url(server), autocommit=True) as admin:
+        admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield database_url(server, name)
+    finally:
+        with psycopg.connect(libpq_url(server), autocommit=True) as admin:
+            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def database_url(server: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 def watch(folder: Path) -> None:

@@ -8,23 +8,20 @@ import signal
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/platform notes
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import NullPool
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker as session_maker
 
-from app.db.engine import libpq_url, sqlalchemy_url
+from app.db.engine import sqlalchemy_url
 from app.db.migrate import migrate
 from app.main import create_app
 from app.settings import CHECKOUT, Settings
-from simulation.cluster import temporary_server
+from simulation.cluster import new_database, temporary_server
 
 # A test's data may go with the machine: no need to wait for the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -46,24 +43,6 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with temporary_server(shared / "server", options=FAST) as url:
         yield url
-
-
-def database_url(server: str, name: str) -> str:
-    """The URL of another database of the same server."""
-    return make_url(server).set(database=name).render_as_string(hide_password=False)
-
-
-@contextmanager
-def new_database(server: str, name: str, *, template: str = "template1") -> Iterator[str]:
-    """A database for the time of the context."""
-    with psycopg.connect(libpq_url(server), autocommit=True) as admin:
-        admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    try:
-        yield database_url(server, name)
-    finally:
-        with psycopg.connect(libpq_url(server), autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")

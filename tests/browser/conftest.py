@@ -1,43 +1,22 @@
 """A real Chromium, a real server process, a real database, real HTTP."""
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.settings import CHECKOUT
-from tests.conftest import new_database
+from simulation.browser import ARGUMENTS, find_chromium
+from simulation.cluster import new_database
+from simulation.served import free_port, wait_until_ready
 from tests.factories.accounts import PASSWORD
-
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-
-
-def find_chromium() -> str | None:
-    """The Chromium to drive; None lets Playwright take its own."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = (shutil.which(name) for name in names)
-    return os.environ.get("PLACKETT_CHROMIUM") or next((path for path in found if path), None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -65,17 +44,6 @@ def start_server(database_url: str, data_dir: Path, port: int) -> subprocess.Pop
             stdout=log,
             stderr=log,
         )
-
-
-def wait_until_ready(address: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{address}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError(f"the server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")

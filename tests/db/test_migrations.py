@@ -51,7 +51,7 @@ PARTICULAR: dict[tuple[str, str], Any] = {
 @pytest.fixture
 def engine(server_url: str) -> Any:
     """An engine on a database with nothing in it."""
-    from tests.conftest import new_database
+    from simulation.cluster import new_database
 
     with new_database(server_url, f"empty_{uuid.uuid4().hex[:8]}") as url:
         engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)

@@ -23,8 +23,8 @@ from app.db.engine import open_sessions
 from app.policies.models import Policy
 from app.prompts.models import Candidate, Prompt
 from app.settings import CHECKOUT
-from tests.browser.conftest import free_port, wait_until_ready
-from tests.e2e.simulated_rater import SimulatedRater, liveliness
+from simulation.preference import SimulatedRater, liveliness
+from simulation.served import free_port, wait_until_ready
 from trainer import stories
 
 NOISE = 0.15

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.settings import CHECKOUT
-from bench.load import broken, check, finish_raters, start_raters
-from bench.stage import seed, serving, wait_for
+from simulation.load import broken, check, finish_raters, start_raters
+from simulation.served import serving, wait_for
+from simulation.stage import seed
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Raters without a browser: the load of bench/rating.py, in a process of its own.
+"""Raters without a browser: load for a served application, from a process of its own.
 
-    python bench/raters.py < plan.json > log.json
+    python simulation/raters.py < plan.json > log.json
 
 The plan: `{address, slug, tokens, seconds, warmup, seed}`; one rater for each token, on one kept-alive
 connection, leases and ranks until the time is over. A call that is not answered, or is answered with 503,
