@@ -4,12 +4,12 @@ import hashlib
 import hmac
 import uuid
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 from app.datasets.schemas import SPLITS, Split
 from app.prompts.models import Candidate, Prompt
 from app.prompts.transcripts import render_transcript
+from app.rating.judgement import compare
 from app.rating.models import Ranking
 
 Candidates = Sequence[tuple[Candidate, str | None]]
@@ -66,17 +66,17 @@ def ranking_line(
 def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The strict pairs of a line of rankings, in TRL's conversational preference format.
 
-    The margin is how many ranks they are apart, or the strength of a preference where one was given.
-    Ties are in the rankings alone: the format has no place for them.
+    Pairs and margins are those that are stored as comparisons. Ties are in the rankings alone: the format
+    cannot say them.
     """
+    candidates = {each["id"]: each for each in line["candidates"]}
     rows = []
-    candidates = line["candidates"]
     for ranking in line["rankings"]:
-        for one, other in combinations(candidates, 2):
-            first, second = ranking["ranks"][one["id"]], ranking["ranks"][other["id"]]
-            if first == second:
+        ranks = {each: ranking["ranks"][each] for each in candidates}
+        for better, worse, margin in compare(ranks, ranking["strength"]):
+            if margin == 0:
                 continue
-            chosen, rejected = (one, other) if first < second else (other, one)
+            chosen, rejected = candidates[better], candidates[worse]
             rows.append(
                 {
                     "prompt": line["messages"],
@@ -84,7 +84,7 @@ def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "rejected": [{"role": "assistant", "content": rejected["text"]}],
                     "prompt_id": line["prompt_id"],
                     "rater": ranking["rater"],
-                    "margin": float(ranking["strength"] or abs(first - second)),
+                    "margin": float(margin),
                     "weight": ranking["weight"],
                     "chosen_policy": chosen["policy"],
                     "rejected_policy": rejected["policy"],

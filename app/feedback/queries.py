@@ -3,10 +3,8 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import exists, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.prompts.models import Candidate, Prompt
@@ -23,7 +21,7 @@ class Work:
     ranks: dict[str, int] | None  # what the rater has said of it already
 
 
-def _open_tasks(project_id: uuid.UUID, rater_id: uuid.UUID, *, revise: bool) -> Any:
+def _open_tasks(project_id: uuid.UUID, rater_id: uuid.UUID, *, revise: bool) -> ColumnElement[bool]:
     """Tasks that this rater has not ranked; to revise, also those without a revision of its."""
     done = exists().where(Ranking.task_id == Task.id, Ranking.rater_id == rater_id)
     if revise:
@@ -68,26 +66,15 @@ async def list_tasks(
         .order_by(Candidate.prompt_id, Candidate.position)
     ):
         texts[prompt_id].append((candidate_id, text))
-    said = dict(
-        (
-            await session.execute(
-                select(Ranking.task_id, Ranking.ranks).where(
-                    Ranking.rater_id == rater_id,
-                    Ranking.task_id.in_([task for task, _, _ in tasks]),
-                )
-            )
+    said = await session.execute(
+        select(Ranking.task_id, Ranking.ranks).where(
+            Ranking.rater_id == rater_id, Ranking.task_id.in_([task for task, _, _ in tasks])
         )
-        .tuples()
-        .all()
     )
-    return [Work(task, messages, texts[prompt], said.get(task)) for task, prompt, messages in tasks]
-
-
-async def insert_ranking(session: AsyncSession, values: dict[str, Any]) -> uuid.UUID | None:
-    """Store a ranking; None where this rater's ranking of the task is there already."""
-    statement = insert(Ranking).values(**values).on_conflict_do_nothing().returning(Ranking.id)
-    found: uuid.UUID | None = await session.scalar(statement)
-    return found
+    ranks = dict(said.all())
+    return [
+        Work(task, messages, texts[prompt], ranks.get(task)) for task, prompt, messages in tasks
+    ]
 
 
 async def set_rewrite(

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import User
 from app.accounts.service import get_or_create_ai_rater, record
 from app.db.engine import SessionMaker
-from app.db.types import uuid7
 from app.errors import InvalidInput, PlackettError
 from app.feedback import queries
 from app.feedback.asking import (
@@ -34,7 +33,7 @@ from app.policies.models import Backend as BackendKind
 from app.policies.service import get_policy
 from app.projects.models import Project
 from app.projects.schemas import Sampling
-from app.rating.rankings import store_comparisons
+from app.rating.rankings import Content, NewRanking, record_ranking
 from app.settings import Settings
 
 # Tasks in flight at once: enough to fill a back end's batch.
@@ -233,22 +232,21 @@ async def store(
     work = found.work
     if work.ranks is None:
         ids = [candidate for candidate, _ in work.candidates]
-        ranks = dict(zip(ids, found.ranks, strict=True))
-        ranking_id = await queries.insert_ranking(
+        stored = await record_ranking(
             session,
-            {
-                "id": uuid7(),
-                "project_id": project.id,
-                "task_id": work.task_id,
-                "rater_id": rater.id,
-                "ranks": {str(each): rank for each, rank in ranks.items()},
-                "presented": ids,
-                "rationale": found.rationale[:LONGEST_RATIONALE],
-                "guideline_version": project.guideline_version,
-            },
+            NewRanking(
+                project_id=project.id,
+                task_id=work.task_id,
+                rater_id=rater.id,
+                presented=ids,
+                content=Content(
+                    ranks=dict(zip(ids, found.ranks, strict=True)),
+                    rationale=found.rationale[:LONGEST_RATIONALE],
+                ),
+                guideline_version=project.guideline_version,
+            ),
         )
-        if ranking_id is not None:
-            await store_comparisons(session, {ranking_id: ranks})
+        if stored is not None:
             report.ranked += 1
             report.ties += len(set(found.ranks)) == 1
     if found.rewrite is not None:

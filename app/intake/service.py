@@ -22,8 +22,8 @@ from app.projects.models import Project
 from app.prompts import service as prompts
 from app.prompts.parse import PromptRow, RowError
 from app.prompts.schemas import ImportReport, RowErrorOut
-from app.rating.models import GOLD_SLOTS, Ranking, Task
-from app.rating.rankings import store_comparisons
+from app.rating.models import GOLD_SLOTS, Task
+from app.rating.rankings import Content, NewRanking, record_rankings
 
 # Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
 BATCH = 250
@@ -105,7 +105,6 @@ async def _open_tasks(
     if not added:
         return
     tasks, rankings = [], []
-    pairs: dict[uuid.UUID, dict[uuid.UUID, int]] = {}
     # In the order of the rows: of equally urgent tasks, raters get the older ones first.
     numbers = uuid7s(len(added)), uuid7s(len(added))
     for task_id, ranking_id, (row, prompt_id, ids) in zip(*numbers, added, strict=True):
@@ -131,19 +130,16 @@ async def _open_tasks(
         assert row.rater is not None
         if row.rater not in raters:
             raters[row.rater] = await get_or_create_imported_rater(session, row.rater)
-        pairs[ranking_id] = ranks
         rankings.append(
-            {
-                "id": ranking_id,
-                "project_id": project.id,
-                "task_id": task_id,
-                "rater_id": raters[row.rater].id,
-                "ranks": {str(each): rank for each, rank in ranks.items()},
-                "presented": ids,
-                "imported": True,
-            }
+            NewRanking(
+                id=ranking_id,
+                project_id=project.id,
+                task_id=task_id,
+                rater_id=raters[row.rater].id,
+                content=Content(ranks=ranks),
+                presented=ids,
+                imported=True,
+            )
         )
     await session.execute(insert(Task), tasks)
-    if rankings:
-        await session.execute(insert(Ranking), rankings)
-        await store_comparisons(session, pairs)
+    await record_rankings(session, rankings)

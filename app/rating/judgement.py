@@ -3,10 +3,13 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from app.errors import InvalidInput
 from app.rating.schemas import RankingIn
+
+# Candidates by their ids, as UUIDs in the database or as text in an export.
+Key = TypeVar("Key")
 
 LETTERS = "ABCDEFGHI"
 # A flag that every project has: even the best response is not acceptable ("both bad").
@@ -80,18 +83,24 @@ def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID])
         raise InvalidInput("no candidate has rank 1, the best", place="ranks")
 
 
-def compare(
-    ranks: Mapping[uuid.UUID, int], strength: int | None = None
-) -> list[tuple[uuid.UUID, uuid.UUID, int]]:
-    """All K(K-1)/2 pairs of a ranking as (better, worse, margin); ties, with margin 0, by id.
+class Pair(NamedTuple, Generic[Key]):
+    """Two candidates of a ranking. The margin is 0 for a tie: then the earlier one stands as better."""
+
+    better: Key
+    worse: Key
+    margin: int
+
+
+def compare(ranks: Mapping[Key, int], strength: int | None = None) -> list[Pair[Key]]:
+    """All K(K-1)/2 pairs of a ranking, in its mapping's order: what is stored, and what is exported.
 
     The margin is how many ranks they are apart, or the strength of a preference where one was given.
     """
     pairs = []
-    for first, second in combinations(sorted(ranks), 2):
+    for first, second in combinations(ranks, 2):
         better, worse = (first, second) if ranks[first] <= ranks[second] else (second, first)
         apart = ranks[worse] - ranks[better]
-        pairs.append((better, worse, strength or apart if apart else 0))
+        pairs.append(Pair(better, worse, strength or apart if apart else 0))
     return pairs
 
 

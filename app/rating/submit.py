@@ -1,21 +1,26 @@
 """Rankings come in, and may be changed for a while: each checked, and written with its comparisons."""
 
-import json
 import uuid
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
-from app.db.types import uuid7
 from app.errors import Conflict, NotFound
-from app.rating import qualification, rankings, slots
+from app.rating import qualification, slots
 from app.rating.assign import OPEN, lease_of, no_such_assignment
-from app.rating.judgement import check_ranking, compare
+from app.rating.judgement import check_ranking
 from app.rating.models import AssignmentState, Ranking
+from app.rating.rankings import (
+    Content,
+    NewRanking,
+    OwnRankingLocked,
+    StoredRanking,
+    find_ranking,
+    lock_own_ranking,
+    record_ranking,
+    revise_locked_ranking,
+)
 from app.rating.schemas import Lease, RankingIn, RankingOut
 
 
@@ -62,19 +67,21 @@ async def submit_ranking(
         extra = await _finish(session, assignment_id, found.task_id)
     if extra is None:
         return await _answer_again(session, assignment_id, given)
-    stored = await rankings.store_ranking(
+    stored = await record_ranking(
         session,
-        compare(given.ranks, given.strength),
-        id=uuid7(),
-        project_id=found.project_id,
-        task_id=found.task_id,
-        assignment_id=assignment_id,
-        rater_id=rater.id,
-        presented=found.presented,
-        guideline_version=found.guideline_version,
-        extra=extra,
-        **_content(given, found.presented),
+        NewRanking(
+            project_id=found.project_id,
+            task_id=found.task_id,
+            assignment_id=assignment_id,
+            rater_id=rater.id,
+            presented=found.presented,
+            guideline_version=found.guideline_version,
+            extra=extra,
+            content=_content(given),
+        ),
     )
+    if stored is None:
+        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
     if found.test:
         await qualification.judge_test(
             session,
@@ -86,19 +93,19 @@ async def submit_ranking(
     return RankingOut.model_validate(stored)
 
 
-def _content(given: RankingIn, presented: Sequence[uuid.UUID]) -> dict[str, Any]:
-    return {
-        "ranks": json.dumps({str(each): given.ranks[each] for each in presented}),
-        "strength": given.strength,
-        "axes": json.dumps(_plain_axes(given)),
-        "flags": sorted(set(given.flags)),
-        "rationale": given.rationale or None,
-        "rewrite": given.rewrite or None,
-        "seconds": given.seconds,
-    }
+def _content(given: RankingIn) -> Content:
+    return Content(
+        ranks=given.ranks,
+        strength=given.strength,
+        axes=_plain_axes(given),
+        flags=sorted(set(given.flags)),
+        rationale=given.rationale or None,
+        rewrite=given.rewrite or None,
+        seconds=given.seconds,
+    )
 
 
-def _plain_axes(given: RankingIn) -> dict[str, Any]:
+def _plain_axes(given: RankingIn) -> dict[str, float | dict[str, float]]:
     return {
         name: {str(each): value for each, value in score.items()}
         if isinstance(score, dict)
@@ -115,21 +122,14 @@ async def revise_ranking(
     The same again changes nothing. Raises NotFound, InvalidInput naming what is wrong, and Conflict once
     the project's time for changes is over, or for an answer of a test, whose solution was shown.
     """
-    found = await rankings.lock_own_ranking(session, ranking_id, rater.id)
+    found = await lock_own_ranking(session, ranking_id, rater.id)
     if found is None:
         raise NotFound("You have no such ranking", place="ranking")
     if not found.open or found.test:
         raise Conflict("This ranking can no longer be changed", place="ranking")
     check_ranking(given, found.presented, found.scales, found.known_flags)
-    content = _content(given, found.presented)
     if not _says_the_same(found, given):
-        await rankings.revise_ranking(
-            session,
-            compare(given.ranks, given.strength),
-            id=ranking_id,
-            revision_id=uuid7(),
-            **content,
-        )
+        await revise_locked_ranking(session, ranking_id, _content(given))
     return RankingOut.model_validate(await session.get_one(Ranking, ranking_id))
 
 
@@ -157,7 +157,7 @@ async def _finish(
 async def _answer_again(
     session: AsyncSession, assignment_id: uuid.UUID, given: RankingIn
 ) -> RankingOut:
-    stored = await rankings.find_ranking(session, assignment_id)
+    stored = await find_ranking(session, assignment_id)
     if stored is None:
         raise Conflict("This assignment was skipped", place="assignment")
     if not _says_the_same(stored, given):
@@ -165,7 +165,7 @@ async def _answer_again(
     return RankingOut.model_validate(stored)
 
 
-def _says_the_same(stored: Row[Any], given: RankingIn) -> bool:
+def _says_the_same(stored: StoredRanking | OwnRankingLocked, given: RankingIn) -> bool:
     return (
         stored.ranks == {str(candidate): rank for candidate, rank in given.ranks.items()}
         and stored.strength == given.strength
