@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.datasets.jobs import make_export
 from app.datasets.schemas import ExportIn
-from app.datasets.service import make_export, request_export
+from app.datasets.service import request_export
 from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict, InvalidInput, NotFound
 from app.policies.models import Backend
