@@ -15,6 +15,7 @@ RUN useradd --system --create-home --uid 10001 plackett \
     && install -d -o plackett -g plackett /data
 COPY pyproject.toml requirements.lock README.md ./
 COPY app/__init__.py app/__init__.py
+COPY demo/__init__.py demo/__init__.py
 COPY trainer/__init__.py trainer/__init__.py
 RUN pip install --constraint requirements.lock --editable .
 COPY --from=browser /plackett/node_modules node_modules

@@ -107,14 +107,14 @@ def run_demo(
 def make_story_teller(settings: Settings, console: Console) -> Path:
     """The directory of the demo's own model, trained from nothing the first time.
 
-    The trainer does it in a process of its own: this package never imports it.
+    The demo's trainer does it in a process of its own: this package never imports it.
     """
     folder = settings.models_dir / STORY_TELLER
     if not (folder / "info.json").exists():
         console.print(
             "Training a small story-teller from scratch, once (about a minute and a half)."
         )
-        command = [sys.executable, "-m", "trainer", "tiny", "--out", str(folder)]
+        command = [sys.executable, "-m", "demo", "--out", str(folder)]
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         done = subprocess.run(
             command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, env=environment, check=False

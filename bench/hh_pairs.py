@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from demo.story_teller import TEMPLATE
 from trainer import reward, sft
-from trainer.data import Data, Ranking, read_rankings
-from trainer.judging import figures_of, wilson
-from trainer.tiny import TEMPLATE
+from trainer.data.examples import Data, Ranking
+from trainer.data.files import read_rankings
+from trainer.formulas.evaluation import figures_of, wilson
 
 WORD = re.compile(r"[a-z']+")
 

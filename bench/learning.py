@@ -32,11 +32,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from demo import stories
 from simulation.preference import liveliness, rank_with_noise
-from trainer import compare, generate, stories
-from trainer.data import split_of
-from trainer.models import Encoder, load_scorer, load_tokenizer, score_texts
-from trainer.stages import CompareConfig, GenerateConfig
+from trainer import compare, generate
+from trainer.data.examples import split_of
+from trainer.engine.forward import score_texts
+from trainer.engine.models import load_scorer
+from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.settings.compare import CompareConfig
+from trainer.settings.generate import GenerateConfig
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOISE = 0.15
@@ -76,7 +80,7 @@ def make_story_teller(folder: Path) -> Path:
     """The demo's own model, once for all seeds."""
     model = folder / "story-teller" / "model"
     if not model.exists():
-        words = [sys.executable, "-m", "trainer", "tiny", "--out", str(model.parent)]
+        words = [sys.executable, "-m", "demo", "--out", str(model.parent)]
         subprocess.run(
             [*words, "--steps", "500"], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL
         )

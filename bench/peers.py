@@ -43,13 +43,12 @@ def make_environment(folder: Path, packages: Sequence[str] = TRL) -> Path:
 
 def prepare(folder: Path, sft_steps: int = 20) -> None:
     """A story-teller, a reward model and a reference made of it, and comparisons of stories."""
-    from trainer import stories
+    from demo import stories
 
     words = [
         sys.executable,
         "-m",
-        "trainer",
-        "tiny",
+        "demo",
         "--out",
         str(folder / "tiny"),
         "--steps",
@@ -74,7 +73,9 @@ def derive_models(model: str, folder: Path) -> None:
     """The policy, a reward model of its trunk, and a reference a little away from it."""
     import torch
 
-    from trainer.models import load_policy, load_reward_model, load_tokenizer, save_model
+    from trainer.engine.models import load_policy, load_reward_model
+    from trainer.engine.tokens import load_tokenizer
+    from trainer.run.artifacts import save_model
 
     tokenizer, cpu = load_tokenizer(model), torch.device("cpu")
     save_model(load_policy(model, tokenizer, cpu), tokenizer, folder / "policy")
@@ -92,12 +93,16 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
     import torch
 
     from trainer import dpo, reward
-    from trainer.data import read_rankings
-    from trainer.learner import Learner, equip
-    from trainer.models import Encoder, load_policy, load_reward_model, load_tokenizer
-    from trainer.processes import Processes
-    from trainer.runs import Batches, linear_to_zero
-    from trainer.stages import DPOConfig, RewardConfig
+    from trainer.data.files import read_rankings
+    from trainer.engine.batches import Batches
+    from trainer.engine.distributed import Processes
+    from trainer.engine.learner import Learner
+    from trainer.engine.models import load_policy, load_reward_model
+    from trainer.engine.prepare import equip
+    from trainer.engine.tokens import Encoder, load_tokenizer
+    from trainer.formulas.schedules import linear_to_zero
+    from trainer.settings.dpo import DPOConfig
+    from trainer.settings.reward import RewardConfig
 
     torch.set_num_threads(job["threads"])
     cpu = torch.device("cpu")

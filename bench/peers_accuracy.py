@@ -31,20 +31,20 @@ from learning import interval, judge_truly, make_story_teller, messages_of, rank
 from peers import make_environment, measure
 from peers_ppo import PACKAGES
 
+from demo import stories
 from simulation.preference import liveliness
-from trainer import dpo, ppo, reward, stories
-from trainer.data import split_of
-from trainer.models import (
-    Encoder,
-    load_policy,
-    load_reward_model,
-    load_scorer,
-    load_tokenizer,
-    save_model,
-    score_texts,
-)
-from trainer.stages import DPOConfig, PPOConfig, RewardConfig
-from trainer.trees import Tree, explore, plant, response_sums, response_token_logprobs
+from trainer import dpo, ppo, reward
+from trainer.data.examples import split_of
+from trainer.engine.capabilities import explore
+from trainer.engine.forward import score_texts
+from trainer.engine.models import load_policy, load_reward_model, load_scorer
+from trainer.engine.responses import response_sums, response_token_logprobs
+from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.run.artifacts import save_model
+from trainer.settings.dpo import DPOConfig
+from trainer.settings.ppo import PPOConfig
+from trainer.settings.reward import RewardConfig
 
 HERE = Path(__file__).resolve().parent
 CPU = torch.device("cpu")

@@ -58,7 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def story_prompts(folder: Path, wanted: argparse.Namespace) -> list[Any]:
     """Models that tell stories, and prompts for them."""
-    from trainer import stories
+    from demo import stories
 
     prepare_stories(folder, wanted.sft_steps)
     told = dict.fromkeys(each.prompt for each in stories.generate(4, 2 * PROMPTS))
@@ -69,7 +69,7 @@ def conversations(folder: Path, wanted: argparse.Namespace) -> list[Any]:
     """Models that were fine-tuned on a file of comparisons, and its conversations."""
     from hh_pairs import fine_tune, make_model
 
-    from trainer.data import read_rankings
+    from trainer.data.files import read_rankings
 
     data = read_rankings(wanted.pairs)
     make_model(data, folder / "model", seed=0, width=192)
@@ -83,8 +83,9 @@ def prepare(folder: Path, wanted: argparse.Namespace) -> None:
     """Models, prompts, and for the first of them responses that end last, early, and never."""
     import torch
 
-    from trainer.models import Encoder, load_policy, load_tokenizer
-    from trainer.rollout import sample
+    from trainer.engine.models import load_policy
+    from trainer.engine.tokens import Encoder, load_tokenizer
+    from trainer.rl.rollout import sample
 
     batch_size, length = wanted.batch_size, wanted.length
     prompts = (conversations if wanted.pairs else story_prompts)(folder, wanted)
@@ -120,12 +121,13 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     """What bench/peer_trl_ppo.py measures, of our own stage: updates of the trainer's own loop."""
     import torch
 
-    from trainer.models import load_tokenizer, make_repeatable, pad_left
+    from trainer.engine.batches import Batches
+    from trainer.engine.distributed import Processes
+    from trainer.engine.models import make_repeatable
+    from trainer.engine.tokens import load_tokenizer, pad_left
     from trainer.ppo import Trainer
-    from trainer.processes import Processes
-    from trainer.rollout import Rollout
-    from trainer.runs import Batches
-    from trainer.stages import PPOConfig
+    from trainer.rl.rollout import Rollout
+    from trainer.settings.ppo import PPOConfig
 
     torch.set_num_threads(job["threads"])
     make_repeatable(0, torch.device("cpu"))  # as a run of the trainer does

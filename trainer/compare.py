@@ -23,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer import evaluate
+from trainer.engine.models import choose_device
 from trainer.errors import UsageError
-from trainer.models import choose_device
-from trainer.report import draw_points, write_page
-from trainer.runs import hash_model_files, write_json
-from trainer.stages import CONFIGS, CompareConfig, EvaluateConfig, numbers_of
+from trainer.run.files import hash_model_files, write_json
+from trainer.run.report import draw_points, write_page
+from trainer.settings import list_stages
+from trainer.settings.compare import CompareConfig
+from trainer.settings.evaluate import EvaluateConfig
+from trainer.settings.flags import numbers_of
 
 Row = dict[str, Any]
 # The setting that holds a method to its reference.
@@ -95,10 +98,11 @@ def read_settings(path: str | None) -> dict[str, dict[str, Any]]:
         found = tomllib.loads(Path(path).read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--settings {path}: {error}") from None
+    stages = list_stages()
     for stage, values in found.items():
-        if stage not in CONFIGS or not isinstance(values, dict):
+        if stage not in stages or not isinstance(values, dict):
             raise UsageError(f"--settings {path}: {stage!r} is no stage's table")
-        hints = typing.get_type_hints(CONFIGS[stage][0])
+        hints = typing.get_type_hints(stages[stage].config)
         for name, value in values.items():
             if name not in hints:
                 raise UsageError(f"--settings {path}: {stage} has no setting {name!r}")
@@ -158,7 +162,7 @@ def train(
         "max_length": config.max_length,
         "resume": True,
     }
-    kind, _ = CONFIGS[stage]
+    kind = list_stages()[stage].config
     started = time.perf_counter()
     run: Callable[[Any], Any] = importlib.import_module(f"trainer.{stage}").main
     run(kind(**(common | settings.get(stage, {}) | more)))
@@ -169,7 +173,7 @@ def train(
 
 def default_of(stage: str, name: str) -> float:
     """A setting's default."""
-    fields = {each.name: each for each in dataclasses.fields(CONFIGS[stage][0])}
+    fields = {each.name: each for each in dataclasses.fields(list_stages()[stage].config)}
     return float(typing.cast(float, fields[name].default))
 
 

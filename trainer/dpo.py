@@ -15,26 +15,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import default_lr
-from trainer.data import Ranking, read_rankings
-from trainer.ending import finish
-from trainer.errors import TrainerError
-from trainer.learner import Learner, Sums, equip
-from trainer.losses import dpo, ipo
-from trainer.models import (
-    Encoder,
+from trainer.data.examples import Ranking
+from trainer.data.files import read_rankings
+from trainer.engine.batches import Batches
+from trainer.engine.distributed import Processes
+from trainer.engine.learner import Learner, Sums
+from trainer.engine.models import (
     choose_device,
     count_parameters,
     fit_window,
     load_policy,
-    load_tokenizer,
     make_repeatable,
-    same_tokens,
 )
-from trainer.processes import Processes
-from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
-from trainer.stages import DPOConfig
-from trainer.trees import Tree, plant, response_sums
+from trainer.engine.onednn import linear_library
+from trainer.engine.prepare import equip
+from trainer.engine.responses import response_sums
+from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
+from trainer.errors import TrainerError
+from trainer.formulas.losses import dpo, ipo
+from trainer.formulas.schedules import default_lr, linear_to_zero
+from trainer.run.artifacts import finish
+from trainer.run.directory import Run
+from trainer.run.files import hash_model_files
+from trainer.settings.dpo import DPOConfig
 
 # As many pairs are looked at along the way; the end is measured on all of them.
 VALIDATION_PAIRS = 256
@@ -80,6 +84,7 @@ def main(config: DPOConfig) -> dict[str, Any]:
         "model_hash": hash_model_files(config.model),
         "reference_hash": hash_model_files(config.reference or config.model),
         "lr": lr,
+        "linear": linear_library(),
         "window": encoder.max_length,
     }
     learner: Learner[Pair] = Learner(

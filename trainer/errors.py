@@ -1,5 +1,8 @@
 """What a person can cause and mend, said in one line."""
 
+import sys
+from collections.abc import Callable
+
 
 class TrainerError(Exception):
     """A failure that its message explains; the command exits with 1."""
@@ -11,3 +14,23 @@ class UsageError(TrainerError):
 
 class Stopped(TrainerError):  # noqa: N818
     """Somebody asked the run to stop; it wrote a checkpoint first."""
+
+
+def explain_failures(command: str, run: Callable[[], None]) -> int:
+    """Run a command: its exit code, and on stderr one line that says why there is no result."""
+    try:
+        run()
+    except UsageError as error:
+        return _explain(command, error, code=2)
+    except TrainerError as error:
+        return _explain(command, error, code=1)
+    except OSError as error:  # a full disk, a folder that may not be written …
+        return _explain(command, error, code=1)
+    except KeyboardInterrupt:
+        return _explain(command, "interrupted", code=130)
+    return 0
+
+
+def _explain(command: str, reason: object, *, code: int) -> int:
+    print(f"{command}: {' '.join(str(reason).split())}", file=sys.stderr)  # noqa: T201
+    return code

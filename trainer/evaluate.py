@@ -19,28 +19,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data import SPLITS, Data, Messages, Ranking, read_prompts, read_rankings
-from trainer.errors import TrainerError
-from trainer.judging import gaps_of, right, strict_pairs, wilson
-from trainer.losses import best_of_n_kl, kl_estimates
-from trainer.models import (
-    Encoder,
+from trainer.data.examples import SPLITS, Data, Messages, Ranking
+from trainer.data.files import read_prompts, read_rankings
+from trainer.engine.capabilities import explore
+from trainer.engine.forward import score_texts
+from trainer.engine.models import (
     choose_device,
     fit_window,
     load_policy,
     load_scorer,
-    load_tokenizer,
     make_repeatable,
     response_room,
-    same_tokens,
-    score_texts,
 )
+from trainer.engine.responses import response_token_logprobs
+from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
+from trainer.errors import TrainerError
+from trainer.formulas.evaluation import gaps_of, right, strict_pairs, wilson
+from trainer.formulas.kl import best_of_n_kl, kl_estimates
 from trainer.reward import describe, encode, rewards_on
-from trainer.rollout import Rollout, decode, rows_of, sample
-from trainer.runs import write_json
-from trainer.scoring import combine, paths_of
-from trainer.stages import EvaluateConfig
-from trainer.trees import Tree, explore, plant, response_token_logprobs
+from trainer.rl.rewards import combine, paths_of
+from trainer.rl.rollout import Rollout, decode, rows_of, sample
+from trainer.run.files import write_json
+from trainer.settings.evaluate import EvaluateConfig
 
 Judge = tuple[Any, Encoder]  # a reward model, and how it reads
 

@@ -9,17 +9,12 @@ from typing import Any
 
 import torch
 
-from trainer.data import SPLITS, read_prompts
-from trainer.models import (
-    Encoder,
-    choose_device,
-    load_policy,
-    load_tokenizer,
-    make_repeatable,
-    response_room,
-)
-from trainer.rollout import decode, sample
-from trainer.stages import GenerateConfig
+from trainer.data.examples import SPLITS
+from trainer.data.files import read_prompts
+from trainer.engine.models import choose_device, load_policy, make_repeatable, response_room
+from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.rl.rollout import decode, sample
+from trainer.settings.generate import GenerateConfig
 
 
 def main(config: GenerateConfig) -> dict[str, Any]:

@@ -28,28 +28,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.data import Messages, read_demonstrations
+from trainer.data.examples import Messages
+from trainer.data.files import read_demonstrations
+from trainer.engine.batches import Batches
+from trainer.engine.distributed import Processes
+from trainer.engine.models import load_reward_model
+from trainer.engine.optimizer import groups_of
+from trainer.engine.responses import response_logits, response_values
+from trainer.engine.shared_prefix import Forest
 from trainer.errors import TrainerError
-from trainer.learner import groups_of
-from trainer.losses import (
-    chosen_and_entropy,
-    gae,
-    masked_mean,
-    masked_var,
-    place_rewards,
-    policy_loss,
-    value_loss,
-    whiten,
-)
-from trainer.models import load_reward_model
-from trainer.online import Online, Planted, run_online
-from trainer.processes import Processes
-from trainer.rollout import Rollout
-from trainer.runs import Batches
-from trainer.scoring import paths_of
+from trainer.formulas.advantages import gae, place_rewards
+from trainer.formulas.logprobs import chosen_and_entropy
+from trainer.formulas.losses import policy_loss, value_loss
+from trainer.formulas.masked import masked_mean, masked_var, whiten
+from trainer.rl.loop import Online, Planted, run_online
+from trainer.rl.rewards import paths_of
+from trainer.rl.rollout import Rollout
+from trainer.settings.ppo import PPOConfig
 from trainer.sft import count_targets, encode, summed_loss, to_rows
-from trainer.stages import PPOConfig
-from trainer.trees import Forest, response_logits, response_values
 
 CURVES = (
     ("reward model's score", ["score", "rlhf_reward"]),

@@ -33,11 +33,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import default_lr
-from trainer.data import Ranking, read_rankings
-from trainer.ending import finish
+from trainer.data.examples import Ranking
+from trainer.data.files import read_rankings
+from trainer.engine.batches import Batches
+from trainer.engine.distributed import Processes
+from trainer.engine.learner import Learner, Sums
+from trainer.engine.models import (
+    choose_device,
+    count_parameters,
+    fit_window,
+    load_reward_model,
+    make_repeatable,
+)
+from trainer.engine.onednn import linear_library
+from trainer.engine.responses import response_rewards
+from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.errors import TrainerError
-from trainer.judging import (
+from trainer.formulas.evaluation import (
     calibration_of,
     figures_of,
     gaps_of,
@@ -46,22 +59,14 @@ from trainer.judging import (
     slices_of,
     strict_pairs,
 )
-from trainer.learner import Learner, Sums
-from trainer.losses import fit_slope, smoothed_plackett_luce
-from trainer.models import (
-    Encoder,
-    choose_device,
-    count_parameters,
-    fit_window,
-    load_reward_model,
-    load_tokenizer,
-    make_repeatable,
-)
-from trainer.processes import Processes
-from trainer.report import draw_points
-from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
-from trainer.stages import RewardConfig, numbers_of
-from trainer.trees import Tree, plant, response_rewards
+from trainer.formulas.losses import fit_slope, smoothed_plackett_luce
+from trainer.formulas.schedules import default_lr, linear_to_zero
+from trainer.run.artifacts import finish
+from trainer.run.directory import Run
+from trainer.run.files import hash_model_files
+from trainer.run.report import draw_points
+from trainer.settings.flags import numbers_of
+from trainer.settings.reward import RewardConfig
 
 # As many rankings are looked at along the way; the end is measured on all of them.
 VALIDATION_RANKINGS = 128
@@ -118,6 +123,7 @@ def main(config: RewardConfig) -> dict[str, Any]:
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "lr": lr,
+        "linear": linear_library(),
         "window": encoder.max_length,
         "length_slope": offset.slope,
     }

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.data import Messages
-from trainer.losses import chosen_and_entropy, leave_one_out
-from trainer.online import Online, run_online
-from trainer.rollout import Rollout
-from trainer.stages import RLOOConfig
-from trainer.trees import response_logits
+from trainer.data.examples import Messages
+from trainer.engine.responses import response_logits
+from trainer.formulas.advantages import leave_one_out
+from trainer.formulas.logprobs import chosen_and_entropy
+from trainer.rl.loop import Online, run_online
+from trainer.rl.rollout import Rollout
+from trainer.settings.rloo import RLOOConfig
 
 CURVES = (
     ("reward model's score", ["score", "rlhf_reward"]),

@@ -15,24 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import default_lr
-from trainer.data import Demonstration, read_demonstrations
-from trainer.ending import finish
-from trainer.errors import TrainerError
-from trainer.learner import Learner, Sums
-from trainer.models import (
-    Encoder,
+from trainer.data.examples import Demonstration
+from trainer.data.files import read_demonstrations
+from trainer.engine.batches import Batches
+from trainer.engine.distributed import Processes
+from trainer.engine.learner import Learner, Sums
+from trainer.engine.models import (
     choose_device,
     count_parameters,
     fit_window,
     load_policy,
-    load_tokenizer,
     make_repeatable,
 )
-from trainer.processes import Processes
-from trainer.runs import Batches, Run, hash_model_files, linear_to_zero
-from trainer.stages import SFTConfig
-from trainer.trees import Tree, fill_rows, pack, plant, response_token_logprobs
+from trainer.engine.onednn import linear_library
+from trainer.engine.responses import response_token_logprobs
+from trainer.engine.shared_prefix import Tree, fill_rows, pack, plant
+from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.errors import TrainerError
+from trainer.formulas.schedules import default_lr, linear_to_zero
+from trainer.run.artifacts import finish
+from trainer.run.directory import Run
+from trainer.run.files import hash_model_files
+from trainer.settings.sft import SFTConfig
 
 # As many rows are looked at along the way; the end is measured on all of them.
 VALIDATION_ROWS = 256
@@ -62,6 +66,7 @@ def main(config: SFTConfig) -> dict[str, Any]:
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "lr": lr,
+        "linear": linear_library(),
         "window": encoder.max_length,
     }
     learner = Learner(

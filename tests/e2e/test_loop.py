@@ -23,9 +23,9 @@ from app.db.engine import open_sessions
 from app.policies.models import Policy
 from app.prompts.models import Candidate, Prompt
 from app.settings import CHECKOUT
+from demo import stories
 from simulation.preference import SimulatedRater, liveliness
 from simulation.served import free_port, wait_until_ready
-from trainer import stories
 
 NOISE = 0.15
 # Eight candidates a prompt: more pairs from each story that is written than with four.
@@ -39,7 +39,7 @@ SIZES = {"batch-size": 4, "max-length": 256}
 def story_teller(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's own model, made as the demo makes it."""
     folder = tmp_path_factory.mktemp("models") / "story-teller"
-    command = [sys.executable, "-m", "trainer", "tiny", "--out", str(folder), "--steps", "500"]
+    command = [sys.executable, "-m", "demo", "--out", str(folder), "--steps", "500"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder

@@ -44,9 +44,13 @@ from torch import nn
 
 from checks import checklist
 from tests.trainer.conftest import make_tokenizer
-from trainer import losses, models, ppo, reward, stages, trees
-from trainer.processes import Processes
-from trainer.rollout import sample
+from trainer import ppo, reward
+from trainer.engine import capabilities, forward, models, responses, shared_prefix, tokens
+from trainer.engine.distributed import Processes
+from trainer.formulas import kl, logprobs
+from trainer.rl.rollout import sample
+from trainer.settings.ppo import PPOConfig
+from trainer.settings.reward import RewardConfig
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -56,7 +60,7 @@ PROMPTS = [[{"role": "user", "content": "tell me story"}]] * 8
 @pytest.fixture
 def reward_model(tiny_model: str, rankings: Path, tmp_path: Path) -> str:
     out = tmp_path / "reward"
-    config = stages.RewardConfig(
+    config = RewardConfig(
         data=str(rankings), model=tiny_model, out=str(out), lr=3e-3, steps=4, batch_size=8,
         max_length=64, device="cpu",
     )  # fmt: skip
@@ -64,12 +68,12 @@ def reward_model(tiny_model: str, rankings: Path, tmp_path: Path) -> str:
     return str(out / "model")
 
 
-def config_of(tiny_model: str, reward_model: str, rankings: Path, **more: Any) -> stages.PPOConfig:
+def config_of(tiny_model: str, reward_model: str, rankings: Path, **more: Any) -> PPOConfig:
     wanted = {
         "data": str(rankings), "model": tiny_model, "reward": reward_model, "out": "unused",
         "lr": 1e-3, "batch_size": 8, "response_length": 8, "max_length": 32, "device": "cpu",
     }  # fmt: skip
-    return stages.PPOConfig(**(wanted | more))
+    return PPOConfig(**(wanted | more))
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def trainer(tiny_model: str, reward_model: str, rankings: Path) -> ppo.Trainer:
 
 
 def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     prompt, response = [1, 4, 8, 5], [9, 10, 11, 2]
     ids = torch.tensor([prompt + response])
@@ -86,14 +90,14 @@ def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) ->
     labels[0, : len(prompt)] = -100
     with torch.no_grad():
         theirs = policy(input_ids=ids, labels=labels).loss * len(response)
-        forest = trees.plant([(prompt, [response])], trees.explore(policy), 0)
-        ours = trees.response_token_logprobs(policy, forest)
+        forest = shared_prefix.plant([(prompt, [response])], capabilities.explore(policy), 0)
+        ours = responses.response_token_logprobs(policy, forest)
     assert len(ours) == len(response)
     assert float(ours.sum()) == pytest.approx(-float(theirs), abs=1e-4)
 
 
 def test_tokens_are_drawn_as_often_as_the_softmax_says(tiny_model: str) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     count = 20_000
     rollout = sample(
@@ -122,14 +126,14 @@ def test_with_no_step_the_distance_stays_nothing_update_after_update(
 
 
 def test_a_row_is_scored_the_same_whatever_its_company_in_its_batch(reward_model: str) -> None:
-    tokenizer = models.load_tokenizer(reward_model)
+    tokenizer = tokens.load_tokenizer(reward_model)
     scorer = models.load_scorer(reward_model, tokenizer, CPU)
-    encoder = models.Encoder(tokenizer, 64)
+    encoder = tokens.Encoder(tokenizer, 64)
     short = (PROMPTS[0], "the cat sat")
     long = (PROMPTS[0], "the cat sat on the hill under the sun and the moon . the dog sang !")
-    alone = float(models.score_texts(scorer, encoder, [short])[0])
+    alone = float(forward.score_texts(scorer, encoder, [short])[0])
     for company in ([short, long], [long, short], [long, long, short, long]):
-        found = models.score_texts(scorer, encoder, company)[company.index(short)]
+        found = forward.score_texts(scorer, encoder, company)[company.index(short)]
         assert float(found) == pytest.approx(alone, abs=1e-5)
 
 
@@ -137,7 +141,7 @@ def test_a_tokenizer_that_pads_with_its_end_token_gets_padding_of_its_own(tmp_pa
     tokenizer = make_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)
-    loaded = models.load_tokenizer(str(tmp_path))
+    loaded = tokens.load_tokenizer(str(tmp_path))
     assert loaded.pad_token_id != loaded.eos_token_id
 
 
@@ -151,9 +155,9 @@ def test_responses_are_scored_as_the_reward_model_was_trained_to_read_them(
         response = rollout.response[row][rollout.response_mask[row].bool()].tolist()
         if not rollout.ended[row]:
             response.append(trainer.tokenizer.eos_token_id)
-        ids, mask = models.pad_right([prompt + response], trainer.tokenizer.pad_token_id, CPU)
+        ids, mask = tokens.pad_right([prompt + response], trainer.tokenizer.pad_token_id, CPU)
         with torch.no_grad():
-            alone = models.sequence_rewards(trainer.rewards.first.model, ids, mask)[0]
+            alone = forward.sequence_rewards(trainer.rewards.first.model, ids, mask)[0]
         assert float(found[row]) == pytest.approx(float(alone), abs=1e-5)
 
 
@@ -166,7 +170,7 @@ def test_gradients_of_the_kl_estimators_as_losses() -> None:
     chances = logits.log_softmax(-1).exp().detach()
     exact = (logits.softmax(-1) * (logits.log_softmax(-1) - reference)).sum()
     (wanted,) = torch.autograd.grad(exact, logits)
-    k1, k2, _ = losses.kl_estimates(logits.log_softmax(-1), reference)
+    k1, k2, _ = kl.kl_estimates(logits.log_softmax(-1), reference)
     (first,) = torch.autograd.grad((chances * k1).sum(), logits, retain_graph=True)
     (second,) = torch.autograd.grad((chances * k2).sum(), logits)
     assert torch.allclose(first, torch.zeros(5, dtype=torch.float64), atol=1e-12)
@@ -191,7 +195,7 @@ def test_two_forward_passes_in_training_are_equal(tmp_path: Path) -> None:
         resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    policy = models.load_policy(str(tmp_path), models.load_tokenizer(str(tmp_path)), CPU).train()
+    policy = models.load_policy(str(tmp_path), tokens.load_tokenizer(str(tmp_path)), CPU).train()
     ids = torch.tensor([[1, 4, 8, 5, 9, 10]])
     assert torch.equal(policy(input_ids=ids).logits, policy(input_ids=ids).logits)
 
@@ -259,11 +263,11 @@ def test_models_compute_in_float32_whatever_the_checkpoint_says(
     half = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     half.save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    tokenizer = models.load_tokenizer(str(tmp_path))
+    tokenizer = tokens.load_tokenizer(str(tmp_path))
     policy = models.load_policy(str(tmp_path), tokenizer, CPU)
     assert {weight.dtype for weight in policy.parameters()} == {torch.float32}
     logits = torch.randn(1, 2, 7).to(torch.bfloat16)
-    assert losses.token_logprobs(logits, torch.tensor([[1, 2]]), 1.0).dtype == torch.float32
+    assert logprobs.token_logprobs(logits, torch.tensor([[1, 2]]), 1.0).dtype == torch.float32
 
 
 def test_every_test_of_the_table_exists() -> None:
@@ -272,7 +276,7 @@ def test_every_test_of_the_table_exists() -> None:
 
 
 def test_dropout_is_off_by_module_and_by_attribute(tiny_model: str) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     for module in policy.modules():
         assert not (isinstance(module, nn.Dropout) and module.p)

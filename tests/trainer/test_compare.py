@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from trainer import compare, stages
+from trainer import compare
 from trainer.__main__ import main
 from trainer.errors import UsageError
+from trainer.settings.compare import CompareConfig
 
 SETTINGS = """
 [reward]
@@ -133,4 +134,4 @@ def test_wrong_settings_are_told_by_their_place(tmp_path: Path, text: str, said:
 )
 def test_impossible_comparisons_are_refused_at_once(more: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        stages.CompareConfig(data="d", model="m", out="o", **more)
+        CompareConfig(data="d", model="m", out="o", **more)

@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import dpo, lora, losses, models, ppo, reward, sft, stages, trees
-from trainer.data import read_rankings
+from trainer import dpo, ppo, reward, sft
+from trainer.data.files import read_rankings
+from trainer.engine import capabilities, lora, models, responses, shared_prefix, tokens
+from trainer.engine.distributed import Processes
+from trainer.engine.learner import Learner
+from trainer.engine.prepare import equip
 from trainer.errors import TrainerError, UsageError
-from trainer.learner import Learner, equip
-from trainer.processes import Processes
+from trainer.formulas import losses
+from trainer.settings.dpo import DPOConfig
+from trainer.settings.ppo import PPOConfig
+from trainer.settings.reward import RewardConfig
+from trainer.settings.sft import SFTConfig
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -43,28 +50,28 @@ def demonstrations(tmp_path: Path) -> Path:
     return file
 
 
-def sft_config(model: str, data: Path, out: Path, **more: Any) -> stages.SFTConfig:
+def sft_config(model: str, data: Path, out: Path, **more: Any) -> SFTConfig:
     wanted: dict[str, Any] = {
         "data": str(data), "model": model, "out": str(out), "lr": 2e-3, "steps": 4,
         "batch_size": 8, "max_length": 64, "device": "cpu",
     }  # fmt: skip
-    return stages.SFTConfig(**(wanted | more))
+    return SFTConfig(**(wanted | more))
 
 
-def reward_config(model: str, data: Path, out: Path, **more: Any) -> stages.RewardConfig:
+def reward_config(model: str, data: Path, out: Path, **more: Any) -> RewardConfig:
     wanted: dict[str, Any] = {
         "data": str(data), "model": model, "out": str(out), "lr": 3e-3, "steps": 6,
         "batch_size": 8, "max_length": 64, "device": "cpu",
     }  # fmt: skip
-    return stages.RewardConfig(**(wanted | more))
+    return RewardConfig(**(wanted | more))
 
 
-def ppo_config(model: str, data: Path, scorer: str, out: Path, **more: Any) -> stages.PPOConfig:
+def ppo_config(model: str, data: Path, scorer: str, out: Path, **more: Any) -> PPOConfig:
     wanted: dict[str, Any] = {
         "data": str(data), "model": model, "reward": scorer, "out": str(out), "lr": 1e-3, "steps": 2,
         "batch_size": 8, "response_length": 8, "max_length": 32, "device": "cpu",
     }  # fmt: skip
-    return stages.PPOConfig(**(wanted | more))
+    return PPOConfig(**(wanted | more))
 
 
 @pytest.fixture
@@ -89,9 +96,7 @@ def test_micro_batches_and_checkpointed_activations_change_nothing(
         else:
             common = {"lr": 1e-3, "steps": 4, "batch_size": 8, "max_length": 64, "device": "cpu"}
             settings: dict[str, Any] = common | more
-            dpo.main(
-                stages.DPOConfig(data=str(rankings), model=tiny_model, out=str(out), **settings)
-            )
+            dpo.main(DPOConfig(data=str(rankings), model=tiny_model, out=str(out), **settings))
         return rows_of(out)
 
     whole = train("whole")
@@ -102,7 +107,7 @@ def test_micro_batches_and_checkpointed_activations_change_nothing(
 
 
 def test_checkpointed_activations_are_really_computed_twice(tiny_model: str) -> None:
-    policy = models.load_policy(tiny_model, models.load_tokenizer(tiny_model), CPU)
+    policy = models.load_policy(tiny_model, tokens.load_tokenizer(tiny_model), CPU)
     config = sft_config(tiny_model, Path("x"), Path("x"), gradient_checkpointing=True)
     equip(policy, config, ALONE)
     calls = 0
@@ -134,12 +139,12 @@ def test_half_precision_computes_in_it_and_keeps_weights_and_losses_in_float32(
     tiny_model: str, rankings: Path, tmp_path: Path
 ) -> None:
     seen = []
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     model = models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
     equip(model, reward_config(tiny_model, rankings, tmp_path, dtype="bfloat16"), ALONE)
     model.model.layers[0].mlp.register_forward_hook(lambda *found: seen.append(found[2].dtype))
-    forest = trees.plant([([1, 4, 8], [[9, 2]])], model, 0)
-    found = trees.response_rewards(model, forest)
+    forest = shared_prefix.plant([([1, 4, 8], [[9, 2]])], model, 0)
+    found = responses.response_rewards(model, forest)
     assert seen == [torch.bfloat16]
     assert found.dtype == torch.float32
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
@@ -176,7 +181,7 @@ def test_a_compiled_model_gives_the_same_losses(
 def test_with_its_adapters_off_a_model_is_the_one_it_started_from_bit_for_bit(
     tiny_model: str,
 ) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     base = models.load_policy(tiny_model, tokenizer, CPU)
     policy = lora.add_adapters(models.load_policy(tiny_model, tokenizer, CPU), rank=4, alpha=8)
     ids = torch.tensor([[1, 4, 8, 5, 9, 10]])
@@ -303,9 +308,9 @@ def test_a_stronger_preference_asks_for_a_wider_lead(tiny_model: str, tmp_path: 
     data = read_rankings(file)
     rankings = [each for split in data.splits.values() for each in split]
     assert sorted(each.strength for each in rankings) == [0, 0, 1, 1, 2, 2, 3, 3]
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     model = models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
-    examples = [reward.encode(models.Encoder(tokenizer, 64), each) for each in rankings]
+    examples = [reward.encode(tokens.Encoder(tokenizer, 64), each) for each in rankings]
     config = reward_config(tiny_model, file, tmp_path / "out", margin_scale=0.5)
     gaps = reward.gaps_on(model, examples, 0)
     found, _ = reward.summed_loss(model, examples, 0, config)
@@ -407,10 +412,10 @@ def test_ptx_keeps_what_the_reward_alone_would_unlearn(
         if coefficient:
             more["ptx_data"] = str(demonstrations)
         ppo.main(ppo_config(tiny_model, rankings, scorer, out, **more))
-        tokenizer = models.load_tokenizer(str(out / "model"))
-        policy = trees.explore(models.load_policy(str(out / "model"), tokenizer, CPU))
+        tokenizer = tokens.load_tokenizer(str(out / "model"))
+        policy = capabilities.explore(models.load_policy(str(out / "model"), tokenizer, CPU))
         examples = sft.encode(
-            models.Encoder(tokenizer, 64), sft.read_demonstrations(demonstrations)["validation"]
+            tokens.Encoder(tokenizer, 64), sft.read_demonstrations(demonstrations)["validation"]
         )
         found.append(sft.mean_loss(policy, [[each] for each in examples], 0))
     assert found[1] < found[0] - 0.3
@@ -439,7 +444,7 @@ def test_a_watched_reward_model_is_told_and_never_climbed(
 
 
 def test_an_ensemble_scores_as_its_least_or_less_its_variance() -> None:
-    from trainer.scoring import combine
+    from trainer.rl.rewards import combine
 
     rewards = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
     assert combine(rewards, "mean").tolist() == [2.0, 0.0]
@@ -524,7 +529,7 @@ def test_impossible_settings_are_refused_by_name(more: dict[str, Any], said: str
 
 
 def test_a_learner_divides_by_the_weight_of_the_whole_batch(tiny_model: str) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     config = sft_config(tiny_model, Path("x"), Path("x"), micro_batch=1)
     learner: Learner[sft.Row] = Learner(

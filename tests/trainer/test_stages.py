@@ -14,13 +14,18 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import dpo, evaluate, generate, models, ppo, reward, rloo, sft, stages
-from trainer.data import read_rankings, split_transcripts
+from trainer import dpo, evaluate, generate, ppo, reward, rloo, sft
+from trainer.data.files import read_rankings
+from trainer.data.rows import split_transcripts
+from trainer.engine import forward, models, tokens
+from trainer.engine.batches import Batches
+from trainer.engine.distributed import Processes
+from trainer.engine.responses import response_values
 from trainer.errors import TrainerError, UsageError
-from trainer.processes import Processes
-from trainer.rollout import sample
-from trainer.runs import Batches
-from trainer.trees import response_values
+from trainer.rl.rollout import sample
+from trainer.run import artifacts
+from trainer.settings.evaluate import EvaluateConfig
+from trainer.settings.rloo import RLOOConfig
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -93,46 +98,46 @@ def test_evaluation_of_the_saved_model_gives_the_runs_own_figures(
 def test_the_mean_reward_of_preferred_responses_is_zero_after_reload(
     reward_run: Path, rankings: Path
 ) -> None:
-    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    tokenizer = tokens.load_tokenizer(str(reward_run / "model"))
     model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
-    encoder = models.Encoder(tokenizer, 64)
+    encoder = tokens.Encoder(tokenizer, 64)
     best = [
         (each.messages, each.candidates[each.ranks.index(min(each.ranks))])
         for each in read_rankings(rankings)["train"]
     ]
-    assert abs(float(models.score_texts(model, encoder, best).mean())) < 1e-3
+    assert abs(float(forward.score_texts(model, encoder, best).mean())) < 1e-3
 
 
 def test_padding_on_either_side_changes_no_reward_value_or_logprob(
     tiny_model: str, reward_run: Path
 ) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     scorer = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     row = [1, 4, 8, 9, 5, 10, 11, 2]
-    plain, mask = models.pad_right([row], 0, CPU)
-    left, left_mask = models.pad_left([row, [3] * 12], 7, CPU)
-    right, right_mask = models.pad_right([row, [3] * 12], 7, CPU)
+    plain, mask = tokens.pad_right([row], 0, CPU)
+    left, left_mask = tokens.pad_left([row, [3] * 12], 7, CPU)
+    right, right_mask = tokens.pad_right([row, [3] * 12], 7, CPU)
     with torch.no_grad():
-        expected = models.sequence_rewards(scorer, plain, mask)[0]
+        expected = forward.sequence_rewards(scorer, plain, mask)[0]
         for ids, masked in ((left, left_mask), (right, right_mask)):
-            found = models.sequence_rewards(scorer, ids, masked)[0]
+            found = forward.sequence_rewards(scorer, ids, masked)[0]
             assert torch.allclose(found, expected, atol=1e-5)
-        states = models.hidden_states(policy, plain, mask)[0]
-        padded = models.hidden_states(policy, left[:1], left_mask[:1])[0, -len(row) :]
+        states = forward.hidden_states(policy, plain, mask)[0]
+        padded = forward.hidden_states(policy, left[:1], left_mask[:1])[0, -len(row) :]
         assert torch.allclose(states, padded, atol=1e-5)
 
 
 def test_our_reward_is_the_one_that_transformers_reads(reward_run: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    tokenizer = tokens.load_tokenizer(str(reward_run / "model"))
     ours = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
     theirs = AutoModelForSequenceClassification.from_pretrained(reward_run / "model")
-    ids, mask = models.pad_right([[1, 4, 8, 5, 10, 2], [1, 4, 8, 9, 5, 10, 11, 2]], 0, CPU)
+    ids, mask = tokens.pad_right([[1, 4, 8, 5, 10, 2], [1, 4, 8, 9, 5, 10, 11, 2]], 0, CPU)
     with torch.no_grad():
         head = theirs(input_ids=ids, attention_mask=mask).logits[:, 0]
-        own = models.sequence_rewards(ours, ids, mask) + ours.config.reward_mean
+        own = forward.sequence_rewards(ours, ids, mask) + ours.config.reward_mean
     assert torch.allclose(head, own, atol=1e-5)
 
 
@@ -163,7 +168,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero(
 
 
 def test_sampled_tokens_have_the_logprobs_that_training_computes(tiny_model: str) -> None:
-    tokenizer = models.load_tokenizer(tiny_model)
+    tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     stream = torch.Generator().manual_seed(1)
     rollout = sample(
@@ -245,11 +250,9 @@ def test_ppo_climbs_and_leaves_its_reference_alone(
     assert figures["win_rate"] > 0.7
 
 
-def make_rloo(
-    model: str, reward_run: Path, data: Path, out: Path, **more: Any
-) -> stages.RLOOConfig:
+def make_rloo(model: str, reward_run: Path, data: Path, out: Path, **more: Any) -> RLOOConfig:
     settings = {"steps": 4, "batch_size": 16, "responses": 4, "lr": 3e-3, "kl_coef": 0.01} | more
-    return stages.RLOOConfig(
+    return RLOOConfig(
         data=str(data), model=model, reward=str(reward_run / "model"), out=str(out),
         max_length=32, response_length=8, device="cpu", **settings,
     )  # fmt: skip
@@ -297,7 +300,7 @@ def test_the_best_of_more_samples_has_more_reward(
 ) -> None:
     figures = []
     for count in (1, 8):
-        config = stages.EvaluateConfig(
+        config = EvaluateConfig(
             data=str(rankings), reward=str(reward_run / "model"), policy=tiny_model,
             against=tiny_model, best_of=count, max_length=32, response_length=8,
         )  # fmt: skip
@@ -355,7 +358,8 @@ def test_a_checkpoint_of_another_run_is_refused(
 
 def test_a_policy_reaches_the_closed_form_optimum_of_a_bandit() -> None:
     """One step, three actions: the optimum is reference * exp(reward / beta), normalised."""
-    from trainer.losses import policy_loss, whiten
+    from trainer.formulas.losses import policy_loss
+    from trainer.formulas.masked import whiten
 
     torch.manual_seed(0)
     beta, rewards = 1.0, torch.tensor([1.0, 0.0, -1.0])
@@ -425,10 +429,10 @@ def test_a_tokenizer_of_another_family_is_read_through_its_text(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    tokenizer = models.load_tokenizer(str(reward_run / "model"))
+    tokenizer = tokens.load_tokenizer(str(reward_run / "model"))
     tokenizer.add_tokens(["elephant"])
     model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
-    models.save_model(model, tokenizer, other)
+    artifacts.save_model(model, tokenizer, other)
     config = make_ppo(tiny_model, reward_run, rankings, tmp_path / "x", reward=str(other))
     trainer = ppo.Trainer(config, ALONE)
     assert not trainer.same_tokens

@@ -1,0 +1,27 @@
+"""`python -m demo --out DIR`: the story-teller, from nothing."""
+
+import json
+import sys
+
+from trainer.errors import explain_failures
+from trainer.settings.environment import set_thread_variables
+
+
+def main(argv: list[str]) -> int:
+    """Make the story-teller. Exit codes: 0 done, 1 a failure explained in one line, 2 wrong usage."""
+    set_thread_variables()
+    return explain_failures("demo", lambda: make(argv))
+
+
+def make(argv: list[str]) -> None:
+    """Read the settings and train; print what it came to as the last line."""
+    from demo.story_teller import TinyConfig, main
+    from trainer.settings.flags import parse
+
+    example = "--out .plackett/models/story-teller --seconds 78"
+    config = parse(TinyConfig, argv, program="python -m demo", example=example)
+    print(json.dumps(main(config)))  # noqa: T201 - the interface
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""Models: loading them, what they can read, and the conditions that make a run repeatable."""
+
+import hashlib
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.engine.distributed import local_of
+from trainer.errors import TrainerError, UsageError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device to compute on; `auto` takes a GPU where there is one."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no GPU that torch can use")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def make_repeatable(seed: int, device: torch.device | None = None) -> None:
+    """Seed everything, and let torch refuse what it cannot repeat.
+
+    On a GPU a few operations (a cumulative sum of floats among them) have no repeatable kernel: there
+    torch only warns.
+    """
+    random.seed(seed)
+    torch.manual_seed(seed)
+    on_gpu = device is not None and device.type == "cuda"
+    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    # It would write NaN into all memory before its first use, to find who reads it: a tenth of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def load_policy(path: str, tokenizer: Any, device: torch.device) -> Any:
+    """A causal language model in float32, without dropout, ready for the tokenizer's tokens."""
+    from transformers import AutoModelForCausalLM
+
+    model = _load(AutoModelForCausalLM, path)
+    _fit(model, tokenizer)
+    return without_dropout(model).to(device)
+
+
+def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: int) -> Any:
+    """A scalar reward model to train: a trained one, or a policy's trunk with a fresh head.
+
+    A fresh head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020's code), so that first rewards are
+    near each other.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    trained = is_reward_model(path)
+    model = _load(AutoModelForSequenceClassification, path, num_labels=1)
+    if not isinstance(getattr(model, "score", None), nn.Module):
+        raise TrainerError(f"{path}: has no scalar head named `score`: its family is not supported")
+    _fit(model, tokenizer)
+    if not trained:
+        width = model.score.weight.shape[1]
+        stream = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            fresh = torch.randn(model.score.weight.shape, generator=stream) / math.sqrt(width + 1)
+            model.score.weight.copy_(fresh)
+        model.config.reward_mean = 0.0
+    return without_dropout(model).to(device)
+
+
+def load_scorer(path: str, tokenizer: Any, device: torch.device) -> Any:
+    """A trained reward model, frozen. Raises TrainerError where there is none at this path."""
+    if not is_reward_model(path):
+        raise TrainerError(f"{path}: is no reward model (`python -m trainer reward` makes one)")
+    return load_reward_model(path, tokenizer, device, seed=0).requires_grad_(False)
+
+
+def is_reward_model(path: str) -> bool:
+    """Whether the checkpoint at this path or of this id is a reward model already."""
+    from transformers import AutoConfig
+
+    names = _load(AutoConfig, path).architectures or []
+    return any("SequenceClassification" in name for name in names)
+
+
+def window_of(*models: Any) -> int | None:
+    """The most tokens that all of the models can read; None where none of them says."""
+    said = [
+        getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models
+    ]
+    return min((size for size in said if size), default=None)
+
+
+def fit_window(max_length: int, *models: Any) -> int:
+    """`max_length`, or the smallest window of the models where that is less."""
+    return min(max_length, window_of(*models) or max_length)
+
+
+def response_room(max_length: int, response_length: int, *models: Any) -> int:
+    """The tokens left for a prompt beside a response. Raises UsageError where there are none."""
+    window = fit_window(max_length, *models)
+    if response_length >= window:
+        raise UsageError(
+            f"--response-length {response_length} leaves no room for a prompt: the models read "
+            f"{window} tokens"
+        )
+    return window - response_length
+
+
+def _load(kind: Any, path: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(path, dtype=torch.float32, **options)
+    except Exception as error:  # a missing file, a broken one, an id without a network …
+        raise TrainerError(f"{path}: the model cannot be loaded: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
+
+
+def _fit(model: Any, tokenizer: Any) -> None:
+    """Give the model a row for every token, and the tokenizer's padding token."""
+    if model.get_input_embeddings().num_embeddings < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch every dropout off: as a module, or as a number that attention reads."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the model learns."""
+    return sum(each.numel() for each in model.parameters())
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all weights (of this process's part, where they are divided): the same hash, the same
+    model."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        own = local_of(value).detach().cpu().contiguous()
+        digest.update(own.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

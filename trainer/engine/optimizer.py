@@ -1,0 +1,46 @@
+"""The optimiser, and the weights that it moves, as state that can be saved."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from trainer.engine.distributed import divided_as, local_of, whole
+
+
+def groups_of(model: nn.Module, **settings: Any) -> list[dict[str, Any]]:
+    """What an optimiser moves of the model; divided weights are a group of their own."""
+    moving = [each for each in model.parameters() if each.requires_grad]
+    parts = (
+        [each for each in moving if not isinstance(each, DTensor)],
+        [each for each in moving if isinstance(each, DTensor)],
+    )
+    return [{"params": part, **settings} for part in parts if part]
+
+
+def adam(groups: list[dict[str, Any]], *, lr: float, weight_decay: float = 0.0) -> Any:
+    """AdamW with the papers' epsilon of 1e-5 (Huang et al. 2024, detail 5 of PPO's)."""
+    divided = any(isinstance(each, DTensor) for group in groups for each in group["params"])
+    return torch.optim.AdamW(groups, lr=lr, eps=1e-5, weight_decay=weight_decay, fused=not divided)
+
+
+def weights_of(model: nn.Module) -> dict[str, Any]:
+    """The weights that move, whole. What stands still is in the model that the run started from."""
+    return {
+        name: whole(each.detach()) for name, each in model.named_parameters() if each.requires_grad
+    }
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Take weights that `weights_of` gave."""
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            local_of(own[name]).copy_(local_of(divided_as(own[name], value)))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimiser's state, whole."""
+    state: dict[str, Any] = whole(optimizer.state_dict())
+    return state

@@ -1,0 +1,22 @@
+"""Learning rates by model size and by step."""
+
+
+def default_lr(base: float, base_parameters: float, parameters: int) -> float:
+    """A learning rate for a model of this size, from one that is known to work at another.
+
+    Smaller models bear larger steps; the inverse square root of the parameter count fits the published
+    settings from 100 million to 10 billion parameters well enough to start from.
+    """
+    return float(base * (base_parameters / max(parameters, 1)) ** 0.5)
+
+
+def is_due(step: int, every: int | None, total: int) -> bool:
+    """Whether something that is done every so many steps (a tenth of the run, if None) is due now."""
+    return step % (every or max(1, total // 10)) == 0 or step == total
+
+
+def linear_to_zero(step: int, total: int, *, warmup: int = 0) -> float:
+    """The share of the learning rate at a step (from 1): up over the warm-up, then down to 0."""
+    if step <= warmup:
+        return step / warmup
+    return max(0.0, (total - step + 1) / max(total - warmup, 1))

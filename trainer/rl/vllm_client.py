@@ -1,0 +1,114 @@
+"""Rollouts by an inference server: a vLLM that serves the starting model takes the policy's adapters.
+
+For sizes where sampling by the training process would be most of the time. The server is started apart
+(`vllm serve MODEL --enable-lora --max-lora-rank R`, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) and sees
+the run directory. Before each batch of rollouts the adapters as they are go there under a fresh name; then
+each prompt is one call of the OpenAI-compatible completions API, token ids in and token ids out. Nothing
+of the server's numbers is used: log-probabilities are those of the training forward pass.
+"""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+
+from trainer.engine.lora import save_adapters
+from trainer.errors import TrainerError
+from trainer.rl.rollout import Row
+
+CALLS_AT_ONCE = 64
+SECONDS = 600.0
+
+
+class RolloutServer:
+    """A server that speaks for the policy."""
+
+    def __init__(self, url: str, folder: Path, *, prefix: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.folder, self.prefix = folder, prefix
+        self.served: str | None = None
+        self._published = 0
+        self._client = httpx.Client(
+            base_url=self.url,
+            timeout=SECONDS,
+            transport=httpx.HTTPTransport(retries=3),
+            limits=httpx.Limits(max_connections=CALLS_AT_ONCE),
+        )
+
+    def publish(self, policy: Any) -> None:
+        """Let the server speak with the adapters as they are now, and forget those before."""
+        before = self.served
+        self._published += 1
+        name = f"{self.prefix}-{self._published}"
+        place = self.folder / name
+        save_adapters(policy, place)
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(place.resolve())})
+        self.served = name
+        if before is not None:
+            self._post("/v1/unload_lora_adapter", {"lora_name": before})
+            shutil.rmtree(self.folder / before, ignore_errors=True)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        length: int,
+        temperature: float,
+        end: int,
+    ) -> list[Row]:
+        """One response to each prompt of token ids, each with a seed of its own."""
+        assert self.served is not None
+        common = {
+            "model": self.served,
+            "max_tokens": length,
+            "temperature": temperature,
+            # Nothing of the distribution is cut off: the update needs the one that was drawn from.
+            "top_p": 1.0,
+            "top_k": -1,
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+        }
+
+        def ask(prompt: Sequence[int], seed: int) -> Row:
+            body = self._post(
+                "/v1/completions", {**common, "prompt": list(prompt), "seed": seed}
+            ).json()
+            try:
+                (choice,) = body["choices"]
+                tokens, reason = (
+                    [int(each) for each in choice["token_ids"]],
+                    choice["finish_reason"],
+                )
+            except (KeyError, TypeError, ValueError):
+                raise TrainerError(
+                    f"{self.url}: its completions have no token_ids; a vLLM of 0.10.2 or later has"
+                ) from None
+            if reason == "stop" and tokens[-1:] != [end]:
+                tokens.append(end)
+            tokens = tokens[:length]
+            return list(prompt), tokens, tokens[-1:] == [end]
+
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
+            return list(pool.map(ask, prompts, seeds))
+
+    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        try:
+            answer = self._client.post(path, json=body)
+            answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            said = error.response.text[:300]
+            raise TrainerError(f"{self.url}{path}: {error.response.status_code}: {said}") from None
+        except httpx.HTTPError as error:
+            raise TrainerError(f"{self.url}{path}: {error}") from None
+        return answer
+
+
+def seeds_of(stream: torch.Generator, count: int) -> list[int]:
+    """Seeds for the server, from the run's own stream."""
+    seeds: list[int] = torch.randint(2**31, (count,), generator=stream).tolist()
+    return seeds

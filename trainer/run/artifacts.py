@@ -1,0 +1,55 @@
+"""What a finished run leaves: the model, the report, the result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.run.directory import Run
+from trainer.run.files import write_json
+from trainer.run.model_card import write_card
+from trainer.run.report import Curves, Sample, write_report
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = None) -> None:
+    """Save both (and a card), beside their place first, so that there is never half a model."""
+    import shutil
+
+    fresh = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save_pretrained(fresh)
+    tokenizer.save_pretrained(fresh)
+    if card is not None:
+        (fresh / "README.md").write_text(card)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def finish(
+    run: Run,
+    *,
+    title: str,
+    model: Any,
+    tokenizer: Any,
+    curves: Curves,
+    result: dict[str, Any],
+    samples: Sequence[Sample] = (),
+    drawings: Sequence[str] = (),
+) -> None:
+    """Write all that a finished run leaves; result.json, which says that it is done, comes last.
+
+    Of several processes the first writes; all of them wait for it.
+    """
+    if run.processes.first:
+        folder = run.folder / "model"
+        save_model(model, tokenizer, folder, card=write_card(run, result))
+        write_report(
+            run.folder / "report.html",
+            title=title,
+            run=run,
+            curves=curves,
+            result=result,
+            samples=samples,
+            drawings=drawings,
+        )
+        write_json(run.folder / "result.json", result)
+    run.processes.wait()

@@ -1,0 +1,37 @@
+"""Small files written whole, read back and hashed."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainerError
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """A run's config.json. Raises TrainerError where it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TrainerError(f"{file}: cannot be read: {error}") from None
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside its place and rename it."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    fresh.rename(path)
+
+
+def hash_model_files(path: str) -> str:
+    """SHA-256 over a model's weight and configuration files; of the id itself where it is no path."""
+    digest = hashlib.sha256()
+    folder = Path(path)
+    if not folder.is_dir():
+        digest.update(path.encode())
+    for file in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if file.is_file():
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

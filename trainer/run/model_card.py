@@ -1,0 +1,101 @@
+"""The model's card."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.run.directory import Run
+from trainer.run.report import flatten, show
+
+# What a stage makes, in the words of a model card.
+MAKES = {
+    "sft": "A policy that imitates demonstrations (supervised fine-tuning)",
+    "reward": "A reward model: one number for a response to a prompt, higher where raters preferred it",
+    "ppo": "A policy trained by PPO against a reward model, held near its reference by a KL penalty",
+    "rloo": "A policy trained by RLOO against a reward model, held near its reference by a KL penalty",
+    "dpo": "A policy trained straight from comparisons (direct preference optimisation)",
+}
+
+
+def write_card(run: Run, result: dict[str, Any]) -> str:
+    """The model's card: what it is, from which data under which guidelines, how good, how to repeat it."""
+    config = run.config
+    description = run.describe()
+    data = read_manifest(Path(config.data))
+    rows = {
+        "data": data.get("name") or Path(config.data).name,
+        "SHA-256 of the data that was read": description.get("data_hash"),
+        "hash of the export": data.get("content_hash"),
+        "version of the raters' guidelines": data.get("guideline_version"),
+        "raters": data.get("raters", {}).get("count"),
+        "started from": Path(config.model).name,
+        "SHA-256 of the start": description.get("model_hash"),
+    }
+    known = {name: value for name, value in rows.items() if value is not None}
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in ("data", "model", "out", "reward", "reference", "gold", "ptx_data", "resume")
+    }
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            f"tags: [plackett, {run.stage}]",
+            "---",
+            "",
+            f"# {run.folder.name}",
+            "",
+            f"{MAKES[run.stage]}. Made by Plackett's trainer, stage `{run.stage}`.",
+            "",
+            "## Data",
+            "",
+            *table(known),
+            "",
+            "## Figures",
+            "",
+            *table(single_figures(result)),
+            "",
+            "## Limits",
+            "",
+            "It knows the taste of these raters under these guidelines, on prompts like these, and errs "
+            "as they did. Figures above are of held-out prompts of the same source; what a reward model "
+            "says of a policy that was trained against it is no evidence of quality.",
+            "",
+            "## To make it again",
+            "",
+            "The run directory's `config.json` has all settings, hashes and versions.",
+            "",
+            "```json",
+            json.dumps({"settings": settings, "versions": description["versions"]}, indent=2),
+            "```",
+            "",
+        ]
+    )
+
+
+def single_figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures that are one number or word each; tables of slices and bins are in the report."""
+    flat = flatten({name: each for name, each in result.items() if name != "stage"})
+    return {
+        name: value
+        for name, value in flat.items()
+        if ".slices." not in name
+        and not (isinstance(value, list) and value and isinstance(value[0], dict))
+    }
+
+
+def table(rows: dict[str, Any]) -> list[str]:
+    """A Markdown table of names and figures."""
+    shown = ((name, show(value).replace("|", "\\|")) for name, value in rows.items())
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)]
+
+
+def read_manifest(data: Path) -> dict[str, Any]:
+    """The manifest of an export directory; of anything else, an empty one."""
+    try:
+        found = json.loads((data / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

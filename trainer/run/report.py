@@ -1,0 +1,271 @@
+"""report.html: figures, curves and samples in one file that stands alone."""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.run.directory import Run
+
+STYLE = """
+:root { color-scheme: light dark;
+--one: #1f6fb4; --two: #c05a12; --three: #2e7d4f; --four: #8a4fb0; --five: #8f7100; }
+@media (prefers-color-scheme: dark) { :root {
+--one: #6fb3f0; --two: #f0a060; --three: #6cc493; --four: #c79be8; --five: #d9c04a; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
+vertical-align: top; } th { font-weight: 500; } td { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } .wide td, thead th { white-space: nowrap; font-variant-numeric: tabular-nums; }
+h3, h4, h5 { margin: 1.2rem 0 .3rem; } h3::first-letter, h4::first-letter { text-transform: uppercase; }
+.curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.curves svg { width: 100%; max-width: 32rem; height: auto; font-family: inherit; }
+.sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
+.muted { opacity: .75; }
+"""
+Curves = Sequence[tuple[str, Sequence[str]]]
+# What matplotlib writes, and the colour of the page that takes its place.
+COLOURS = {
+    "#000001": "currentColor",
+    "#000002": "var(--one)",
+    "#000003": "var(--two)",
+    "#000004": "var(--three)",
+    "#000005": "var(--four)",
+    "#000006": "var(--five)",
+}
+INK, *LINES = COLOURS
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt's response before and after training, each with its reward."""
+
+    prompt: str
+    before: str
+    after: str
+    reward_before: float
+    reward_after: float
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    run: Run,
+    curves: Curves,
+    result: dict[str, Any],
+    samples: Sequence[Sample] = (),
+    drawings: Sequence[str] = (),
+) -> None:
+    """Write the report: `curves` are (title, at most three names of metrics); `drawings` are more SVG."""
+    metrics = run.read_metrics()
+    drawn = [draw_curves(name, metrics, keys) for name, keys in curves]
+    write_page(
+        path,
+        title=title,
+        result=result,
+        drawings=[*drawn, *drawings],
+        samples=samples,
+        made=run.describe(),
+    )
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    result: dict[str, Any],
+    drawings: Sequence[str],
+    samples: Sequence[Sample] = (),
+    made: dict[str, Any] | None = None,
+) -> None:
+    """Write a page of figures, plots (as SVG), samples, and how it all was made."""
+    shown = "".join(map(show_sample, samples))
+    path.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>"
+        f"<h2>Result</h2>{show_figures(result)}"
+        f'<h2>Curves</h2><div class="curves">{"".join(drawings)}</div>'
+        + (f"<h2>Samples</h2>{shown}" if shown else "")
+        + (f"<h2>How it was made</h2>{show_table(flatten(made))}" if made else "")
+        + "</html>\n",
+        encoding="utf-8",
+    )
+
+
+def show_figures(value: dict[str, Any], level: int = 3) -> str:
+    """Figures as tables: single ones by name, rows of like figures in columns, groups under headings."""
+    plain: dict[str, Any] = {}
+    parts = []
+    for name, each in value.items():
+        rows = like_rows(each)
+        if rows is not None:
+            parts.append(show_heading(name, level) + show_columns(rows))
+        elif isinstance(each, dict) and each:
+            parts.append(show_heading(name, level) + show_figures(each, min(level + 1, 6)))
+        elif not isinstance(each, dict):
+            plain[name] = each
+    return (show_table(plain) if plain else "") + "".join(parts)
+
+
+def like_rows(value: Any) -> dict[str, dict[str, Any]] | None:
+    """Named rows with the same columns, of a dictionary or a list of them; None of anything else."""
+    named = dict(enumerate(value, start=1)) if isinstance(value, list) else value
+    if not isinstance(named, dict) or not named:
+        return None
+    rows = {str(name): row for name, row in named.items()}
+    if not all(isinstance(row, dict) and row for row in rows.values()):
+        return None
+    columns = {tuple(row) for row in rows.values()}
+    nested = any(isinstance(each, dict) for row in rows.values() for each in row.values())
+    return rows if len(columns) == 1 and not nested else None
+
+
+def show_heading(name: str, level: int) -> str:
+    """A group's name."""
+    return f"<h{level}>{html.escape(name.replace('_', ' '))}</h{level}>"
+
+
+def show_columns(rows: dict[str, dict[str, Any]]) -> str:
+    """Rows of like figures, as a table that scrolls by itself where the screen is narrow."""
+    columns = list(next(iter(rows.values())))
+    head = "".join(
+        f'<th scope="col">{html.escape(name.replace("_", " "))}</th>' for name in columns
+    )
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{html.escape(show(row[column]))}</td>" for column in columns)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="Table"><table><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """An object without nesting, for a table: `{"a": {"b": 1}}` is `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, each in value.items():
+        if isinstance(each, dict):
+            flat |= flatten(each, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = each
+    return flat
+
+
+def show_table(rows: dict[str, Any]) -> str:
+    """Names and figures, as a table."""
+    inner = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(show(value))}</td></tr>'
+        for name, value in rows.items()
+    )
+    return f"<table>{inner}</table>"
+
+
+def show(value: Any) -> str:
+    """A figure for people."""
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(map(show, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show_sample(sample: Sample) -> str:
+    """A prompt and its two responses."""
+    return (
+        f'<div class="sample"><p class="muted">{html.escape(sample.prompt)}</p>'
+        f"<p><b>Before</b> (reward {sample.reward_before:.2f}) {html.escape(sample.before)}</p>"
+        f"<p><b>After</b> (reward {sample.reward_after:.2f}) {html.escape(sample.after)}</p></div>"
+    )
+
+
+def draw_curves(title: str, metrics: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
+    """One plot of some metrics over the steps, as SVG; figures that are missing leave gaps."""
+    figure, axes = _figure(title)
+    for key, colour in zip(keys, LINES, strict=False):
+        points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+        if points:
+            mark = "." if len(points) < 30 else ""
+            axes.plot(
+                *zip(*points, strict=True), marker=mark, label=key, linewidth=1.3, color=colour
+            )
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    if len(axes.lines) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return _svg(figure)
+
+
+def draw_frontier(metrics: Sequence[dict[str, Any]], keys: Sequence[str] = ("score",)) -> str:
+    """Reward against the distance from the reference (Gao et al. 2022: sqrt KL is the axis).
+
+    With the score of a reward model that the policy does not climb beside it, over-optimisation is seen:
+    the one goes on rising with the distance, the other turns.
+    """
+    series = {
+        key: [
+            (max(row["kl"], 0.0) ** 0.5, row[key])
+            for row in metrics
+            if row.get("kl") is not None and row.get(key) is not None
+        ]
+        for key in keys
+    }
+    return draw_points("reward against distance", series, "square root of KL, nats", "reward")
+
+
+def draw_points(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    horizontal: str,
+    vertical: str,
+    *,
+    joined: bool = False,
+    diagonal: bool = False,
+) -> str:
+    """A plot of at most five series of (x, y), as SVG; `diagonal` draws where y is x."""
+    figure, axes = _figure(title)
+    if diagonal:
+        axes.axline((0, 0), slope=1, color=INK, alpha=0.3, linewidth=1)
+    for (name, points), colour in zip(series.items(), LINES, strict=False):
+        if points:
+            line = {"marker": "o", "linewidth": 1.3} if joined else {"marker": ".", "linewidth": 0}
+            axes.plot(
+                *zip(*sorted(points), strict=True), label=name, color=colour, markersize=4, **line
+            )
+    axes.set_xlabel(horizontal, fontsize=8, color=INK)
+    axes.set_ylabel(vertical, fontsize=8, color=INK)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return _svg(figure)
+
+
+def _figure(title: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.grid(alpha=0.2, color=INK)
+    for spine in axes.spines.values():
+        spine.set(color=INK, alpha=0.4)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The figure as inline SVG, in the page's colours, the same each time it is drawn."""
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plackett"}):
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    drawing = text.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    for written, colour in COLOURS.items():
+        drawing = drawing.replace(written, colour)
+    return re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)

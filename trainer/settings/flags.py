@@ -1,0 +1,150 @@
+"""Settings: frozen, typed, complete when built; read from flags and, under them, a TOML file."""
+
+import argparse
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from dataclasses import field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trainer.errors import UsageError
+
+
+def flag(default: Any, text: str, **more: Any) -> Any:
+    """A field with its help text; `...` makes it required."""
+    metadata = {"help": text, **more}
+    if default is ...:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def refuse_below(config: object, least: float, *names: str) -> None:
+    """Raise UsageError, naming the flag, for a setting that is given and below `least`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise UsageError(f"{as_flag(name)} must be at least {least}, not {value}")
+
+
+def refuse_not_above(config: object, bound: float, *names: str) -> None:
+    """Raise UsageError, naming the flag, for a setting that is given and not above `bound`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value > bound:
+            raise UsageError(f"{as_flag(name)} must be above {bound}, not {value}")
+
+
+def refuse_infinite(config: typing.Any) -> None:
+    """Raise UsageError for any setting that is infinite or no number."""
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{as_flag(each.name)} must be a finite number, not {value}")
+
+
+def refuse_device(device: str) -> None:
+    """Raise UsageError for a device that there is not."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device must be auto, cpu or cuda, not {device!r}")
+
+
+def as_flag(name: str) -> str:
+    """`--batch-size` of `batch_size`."""
+    return f"--{name.replace('_', '-')}"
+
+
+Config = TypeVar("Config")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UsageError(message)
+
+
+def parse(kind: type[Config], argv: list[str], *, program: str, example: str) -> Config:
+    """The configuration of a stage, from its flags. Raises UsageError naming what is wrong."""
+    assert dataclasses.is_dataclass(kind)
+    doc = (kind.__doc__ or "").strip()
+    parser = _Parser(
+        prog=program,
+        description=doc,
+        epilog=f"Example: {program} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--config", help="a TOML file with the same names; flags win over it")
+    hints = typing.get_type_hints(kind)
+    for each in dataclasses.fields(kind):
+        name = as_flag(each.name)
+        plain = _plain(hints[each.name])
+        text = str(each.metadata.get("help", "")).replace("%", "%%")
+        if each.default not in (dataclasses.MISSING, None, False) and "default" not in text:
+            text += f" [default: {each.default}]"
+        if plain is bool:
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(name, type=plain, metavar=plain.__name__.upper(), help=text)
+    given = vars(parser.parse_args(argv))
+    file = given.pop("config", None)
+    values = {**(_read_toml(Path(file), hints) if file else {}), **given}
+    missing = [
+        each.name
+        for each in dataclasses.fields(kind)
+        if each.default is dataclasses.MISSING and each.name not in values
+    ]
+    if missing:
+        raise UsageError(f"{as_flag(missing[0])} is needed; see --help")
+    return typing.cast(Config, kind(**values))
+
+
+def _plain(hint: Any) -> type:
+    """`int` of `int | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    return typing.cast(type, hint)
+
+
+def _read_toml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    values = {}
+    for key, given in found.items():
+        value = given
+        name = key.replace("-", "_")
+        if name not in hints:
+            raise UsageError(f"--config {path}: there is no setting {key!r}")
+        plain = _plain(hints[name])
+        if plain is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not plain:
+            raise UsageError(f"--config {path}: {key} must be of type {plain.__name__}")
+        values[name] = value
+    return values
+
+
+def refuse_smoothing(chance: float) -> None:
+    """Raise UsageError for a chance of a wrong label that leaves nothing to learn."""
+    if not 0 <= chance < 0.5:
+        raise UsageError("--label-smoothing must be at least 0 and below 0.5")
+
+
+def numbers_of(text: str, name: str) -> list[float]:
+    """`0.25,0.5` as numbers. Raises UsageError, naming the flag."""
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"{name} must be numbers with commas between, not {text!r}") from None
+
+
+def refuse_no_room(response_length: int, max_length: int) -> None:
+    """Raise UsageError where a response alone would fill the window."""
+    if response_length >= max_length:
+        raise UsageError(
+            f"--response-length {response_length} leaves no room for a prompt in "
+            f"--max-length {max_length}"
+        )

@@ -1,0 +1,45 @@
+"""Settings of the reward model's stage."""
+
+from dataclasses import dataclass
+
+from trainer.errors import UsageError
+from trainer.settings import Stage
+from trainer.settings.flags import flag, numbers_of, refuse_below, refuse_smoothing
+from trainer.settings.supervised import SupervisedConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(SupervisedConfig):
+    """A reward model from rankings."""
+
+    weight_decay: float = flag(0.01, "decay of the weights")
+    max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
+    label_smoothing: float = flag(0.0, "the chance that a ranking is the wrong way round")
+    margin_scale: float = flag(
+        0.0, "reward by which a pair's better one must lead, for each step of its strength"
+    )
+    length_control: bool = flag(
+        False,
+        "explain what length alone predicts outside of the reward, which then learns the rest",
+    )
+    sizes: str = flag(
+        "", "also train on these shares of the data, by comma, and plot accuracy against size"
+    )
+    train_share: float = flag(1.0, "train on this share of the prompts")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        refuse_below(self, 1, "max_mean_examples")
+        refuse_below(self, 0, "margin_scale")
+        refuse_smoothing(self.label_smoothing)
+        for share in (self.train_share, *numbers_of(self.sizes, "--sizes")):
+            if not 0 < share <= 1:
+                raise UsageError(f"--sizes and --train-share must be above 0, at most 1: {share}")
+
+
+STAGE = Stage(
+    summary="a reward model from rankings",
+    config=RewardConfig,
+    example="--data export --model model --out runs/reward",
+)
