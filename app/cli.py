@@ -99,7 +99,7 @@ def main() -> None:
                 fail("the database has no tables yet: run `plackett migrate`")
             raise
         reason = str(error.orig).strip().splitlines()[-1]
-        fail(str(Unavailable(f"the database does not answer ({reason})", place="DATABASE_URL")))
+        fail(str(Unavailable(f"the database does not answer ({reason})", field="DATABASE_URL")))
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0] if first["loc"] else "settings"

@@ -122,7 +122,7 @@ def make_story_teller(settings: Settings, console: Console) -> Path:
         if done.returncode != 0:
             raise Unavailable(
                 f"the story-teller could not be trained (exit code {done.returncode})",
-                place=str(folder),
+                field=str(folder),
             )
     return folder
 
@@ -189,7 +189,7 @@ async def _policy(session: AsyncSession, project: Project, path: str, model: str
         if model is not None and known.model != path:
             raise Conflict(
                 f"the registry has another model under the name {name!r}: {known.model}",
-                place="--model",
+                field="--model",
             )
         return
     policy = await policies.register_policy(
@@ -219,14 +219,14 @@ def _wait_until_ready(address: str, parts: Mapping[str, subprocess.Popen[bytes]]
     while time.monotonic() < deadline:
         for name, part in parts.items():
             if part.poll() is not None:
-                raise Unavailable(f"the {name} process ended at once; see its log", place=name)
+                raise Unavailable(f"the {name} process ended at once; see its log", field=name)
         try:
             if httpx.get(f"{address}/readyz", timeout=2).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise Unavailable(f"the web application did not answer within {READY_SECONDS} s", place="web")
+    raise Unavailable(f"the web application did not answer within {READY_SECONDS} s", field="web")
 
 
 def _announce(links: Links, address: str, logs: Path) -> None:
@@ -272,7 +272,7 @@ def _check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise Unavailable(
-                f"port {port} is taken by another program; choose one with --port", place="--port"
+                f"port {port} is taken by another program; choose one with --port", field="--port"
             ) from None
 
 

@@ -1,7 +1,7 @@
 """The tree of errors: what went wrong, said once, with no word about HTML, JSON or a terminal.
 
-Each error carries the HTTP status that fits it, a stable code for programs, and the place (a line,
-a field) where the trouble is. `app.web.errors` renders them as a problem document, a page or an
+Each error carries the HTTP status that fits it, a stable code for programs, and the field (or
+line, or setting) where the trouble is. `app.web.errors` renders them as a problem document, a page or an
 htmx fragment; the command line prints the message and exits with 1.
 """
 
@@ -20,20 +20,20 @@ class PlackettError(Exception):
         self,
         message: str,
         *,
-        place: str | None = None,
+        field: str | None = None,
         details: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.place = place
+        self.field = field
         self.details = list(details)
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}" if self.place else self.message
+        return f"{self.field}: {self.message}" if self.field else self.message
 
 
 class InvalidInput(PlackettError):  # noqa: N818 - the tree reads as sentences
-    """Something in the input is wrong; `place` names the line or field."""
+    """Something in the input is wrong; `field` names it, or the line."""
 
     status = 422
     code = "invalid-input"

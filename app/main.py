@@ -27,7 +27,7 @@ from app.training import api as training_api
 from app.web import health, static
 from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
-from app.web.middleware import BodyLimit, Envelope
+from app.web.middleware import AccessLog, BodyLimit, ReadersLanguage, SecurityHeaders
 from app.worker import keep_running
 
 # No two routers hold the same address, so their order decides nothing but speed: routes are tried one by
@@ -93,7 +93,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_request_bytes)
     # Pages and scripts shrink to a quarter; what is smaller fits into one packet anyway.
     app.add_middleware(GZipMiddleware, minimum_size=1400, compresslevel=6)
-    app.add_middleware(Envelope)
+    app.add_middleware(ReadersLanguage)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)  # the outermost: it sees what the others took, and answered
     install_error_handlers(app)
     app.include_router(health.router)
     static.mount(app, settings)

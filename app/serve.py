@@ -41,7 +41,7 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise Unavailable(
                 f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --port",
-                place="--port",
+                field="--port",
             ) from None
 
 

@@ -67,5 +67,5 @@ def validated(model: type[Model], values: Mapping[str, object]) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or None
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), place=place) from None
+        field = ".".join(str(part) for part in first["loc"]) or None
+        raise InvalidInput(first["msg"].removeprefix("Value error, "), field=field) from None

@@ -61,7 +61,7 @@ def create_token(
     async def work(session: AsyncSession) -> str:
         user = await get_user_by_email(session, email)
         if user is None:
-            raise NotFound(f"There is nobody with the address {email}", place="EMAIL")
+            raise NotFound(f"There is nobody with the address {email}", field="EMAIL")
         return await service.create_api_token(session, user, name=name)
 
     token = with_session(work)

@@ -98,13 +98,13 @@ async def sign_in(
 ) -> Response:
     """Check the password and start a session."""
     settings: Settings = request.app.state.settings
-    place = request.client.host if request.client else "unknown"
+    source = request.client.host if request.client else "unknown"
     try:
-        await service.refuse_guessing(session, email, place)
+        await service.refuse_guessing(session, email, source)
         _user, token = await service.sign_in(session, email, password, days=settings.session_days)
     except (NotSignedIn, TooManyTries) as error:
         if isinstance(error, NotSignedIn):
-            await service.note_failure(session, email, place)
+            await service.note_failure(session, email, source)
             await session.commit()
         page = SignInPage(title=_("Sign in"), next_address=_local(next), email=email, error=error)
         return render(request, "accounts/sign_in.html", page, status=error.status)
@@ -145,7 +145,7 @@ async def set_language(
 ) -> Response:
     """Speak this language from now on, on this browser."""
     if language not in list_languages():
-        raise InvalidInput("There is no such language", place="language")
+        raise InvalidInput("There is no such language", field="language")
     settings: Settings = request.app.state.settings
     response = see_other(request, _local(next))
     response.set_cookie(

@@ -30,7 +30,7 @@ def hash_password(password: str) -> str:
         raise InvalidInput(
             f"A password needs at least {SHORTEST_PASSWORD} characters "
             f"and at most {LONGEST_PASSWORD:,}",
-            place="password",
+            field="password",
         )
     return _hasher().hash(password)
 

@@ -59,9 +59,9 @@ async def create_user(
     """A new person. Raises InvalidInput for a bad address or password, Conflict for a known one."""
     email = email.strip()
     if not EMAIL.fullmatch(email) or len(email) > 320:
-        raise InvalidInput(f"{email!r} is not an e-mail address", place="email")
+        raise InvalidInput(f"{email!r} is not an e-mail address", field="email")
     if await queries.get_user_by_email(session, email) is not None:
-        raise Conflict(f"There is already somebody with the address {email}", place="email")
+        raise Conflict(f"There is already somebody with the address {email}", field="email")
     user = User(
         email=email,
         role=role,
@@ -79,7 +79,7 @@ async def get_user(session: AsyncSession, user_id: uuid.UUID) -> User:
     """The person. Raises NotFound."""
     user = await session.get(User, user_id)
     if user is None:
-        raise NotFound("There is no such person", place="person")
+        raise NotFound("There is no such person", field="person")
     return user
 
 
@@ -115,14 +115,14 @@ async def set_password(session: AsyncSession, user: User, password: str) -> None
 async def change_own_password(session: AsyncSession, user: User, *, current: str, new: str) -> None:
     """A new password, for whoever knows the current one (or has none yet). Raises InvalidInput."""
     if user.password_hash is not None and not verify_password(current, user.password_hash):
-        raise InvalidInput("This is not your current password", place="current")
+        raise InvalidInput("This is not your current password", field="current")
     await set_password(session, user, new)
 
 
 async def change_role(session: AsyncSession, user: User, role: Role, *, actor: uuid.UUID) -> None:
     """Let a person do other things. Nobody takes their own admin role away by mistake."""
     if user.id == actor and role is not Role.ADMIN:
-        raise Conflict("Another admin has to change your role", place="role")
+        raise Conflict("Another admin has to change your role", field="role")
     await record(session, actor, "user.role", user.email, before=user.role.value, after=role.value)
     user.role = role
     await session.flush()
@@ -133,7 +133,7 @@ async def set_disabled(
 ) -> None:
     """Shut a person out, at once and everywhere, or let them in again."""
     if user.id == actor and disabled:
-        raise Conflict("Another admin has to disable your account", place="user")
+        raise Conflict("Another admin has to disable your account", field="user")
     user.disabled_at = utc_now() if disabled else None
     if disabled:
         await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
@@ -141,35 +141,35 @@ async def set_disabled(
     await record(session, actor, action, user.email)
 
 
-# In how much time how many sign-ins may fail: for an address from one place, for an address from
-# anywhere, and from one place for any address. A sign-in link works all the while.
+# In how much time how many sign-ins may fail: for an address from one source (a network address), for an
+# address from anywhere, and from one source for any address. A sign-in link works all the while.
 TRY_WINDOW = timedelta(minutes=15)
-MOST_FAILURES = {"pair": 10, "address": 50, "place": 100}
+MOST_FAILURES = {"pair": 10, "address": 50, "source": 100}
 
 
-def _failure_keys(email: str, place: str) -> dict[str, bytes]:
+def _failure_keys(email: str, source: str) -> dict[str, bytes]:
     address = email.strip().lower()
     return {
-        "pair": hash_token(f"pair {place} {address}"),
+        "pair": hash_token(f"pair {source} {address}"),
         "address": hash_token(f"address {address}"),
-        "place": hash_token(f"place {place}"),
+        "source": hash_token(f"place {source}"),
     }
 
 
-async def refuse_guessing(session: AsyncSession, email: str, place: str) -> None:
-    """Raise TooManyTries where too many sign-ins have failed for this address or from this place."""
+async def refuse_guessing(session: AsyncSession, email: str, source: str) -> None:
+    """Raise TooManyTries where too many sign-ins have failed for this address or from this source."""
     since = utc_now() - TRY_WINDOW
-    for kind, key in _failure_keys(email, place).items():
+    for kind, key in _failure_keys(email, source).items():
         if await queries.count_failures(session, key, since) >= MOST_FAILURES[kind]:
             raise TooManyTries(
                 "Too many sign-ins failed. Wait a quarter of an hour, or ask for a sign-in link.",
-                place="password",
+                field="password",
             )
 
 
-async def note_failure(session: AsyncSession, email: str, place: str) -> None:
+async def note_failure(session: AsyncSession, email: str, source: str) -> None:
     """Remember a sign-in that failed; what is older than a day is forgotten."""
-    keys = _failure_keys(email, place).values()
+    keys = _failure_keys(email, source).values()
     session.add_all(SignInFailure(key=key) for key in keys)
     await session.execute(
         delete(SignInFailure).where(SignInFailure.at < utc_now() - timedelta(days=1))
@@ -183,7 +183,7 @@ async def sign_in(
     user = await queries.get_user_by_email(session, email)
     right = verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
-        raise NotSignedIn("The address or the password is not right", place="password")
+        raise NotSignedIn("The address or the password is not right", field="password")
     return user, await create_session(session, user, days=days)
 
 
@@ -244,7 +244,7 @@ async def use_sign_in_link(session: AsyncSession, token: str, *, days: int) -> t
     now = utc_now()
     spent = link is None or link.expires_at <= now or (link.used_at and not link.reusable)
     if link is None or spent or link.user.disabled_at is not None:
-        raise NotSignedIn("This sign-in link has expired or was used already", place="link")
+        raise NotSignedIn("This sign-in link has expired or was used already", field="link")
     link.used_at = now
     return link.user, await create_session(session, link.user, days=days)
 
@@ -268,6 +268,6 @@ async def revoke_api_token(session: AsyncSession, user: User, token_id: uuid.UUI
     """Make a token of this person's worthless. Raises NotFound."""
     token = await session.get(ApiToken, token_id)
     if token is None or token.user_id != user.id or token.revoked_at is not None:
-        raise NotFound("You have no such token", place="token")
+        raise NotFound("You have no such token", field="token")
     token.revoked_at = utc_now()
     await record(session, user.id, "token.revoke", user.email, name=token.name)

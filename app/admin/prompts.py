@@ -143,9 +143,9 @@ def read_upload(file: UploadFile, name: str, settings: Settings) -> list[PromptR
             # What unpacks to more than a plain upload may hold was packed to do harm.
             text = plain.read(settings.max_request_bytes + 1)
     except GZIP_ERRORS as error:
-        raise InvalidInput(f"is not a whole gzip file ({error})", place=name) from None
+        raise InvalidInput(f"is not a whole gzip file ({error})", field=name) from None
     if len(text) > settings.max_request_bytes:
-        raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", place=name)
+        raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", field=name)
     import io
 
     return list(read_stream(io.BytesIO(text), name.removesuffix(".gz"), max_bytes=limit))
@@ -163,7 +163,7 @@ async def set_priority(
     """Move the chosen prompts, and their tasks, up or down the queue."""
     project = await projects.get_project(session, slug)
     if not prompt:
-        raise InvalidInput("Choose at least one prompt", place="prompt")
+        raise InvalidInput("Choose at least one prompt", field="prompt")
     moved = await prompts.set_priority(session, project, prompt, priority, actor=admin.id)
     await queries.set_task_priority(session, moved, priority)
     await session.commit()

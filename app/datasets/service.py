@@ -63,19 +63,19 @@ async def get_export(session: AsyncSession, export_id: uuid.UUID) -> Export:
     """The export. Raises NotFound."""
     export = await session.get(Export, export_id)
     if export is None:
-        raise NotFound("There is no such export", place="export")
+        raise NotFound("There is no such export", field="export")
     return export
 
 
 def find_file(export: Export, name: str) -> Path:
     """One of an export's files, by a name from its manifest. Raises NotFound, Conflict if pending."""
     if export.state is not ExportState.READY or export.path is None or export.manifest is None:
-        raise Conflict(f"The export is {export.state.value}", place="export")
+        raise Conflict(f"The export is {export.state.value}", field="export")
     if name != "manifest.json" and name not in export.manifest["files"]:
-        raise NotFound(f"The export has no file {name!r}", place="name")
+        raise NotFound(f"The export has no file {name!r}", field="name")
     path = Path(export.path) / name
     if not path.is_file():
-        raise NotFound(f"The file {name!r} is not on this machine", place="name")
+        raise NotFound(f"The file {name!r} is not on this machine", field="name")
     return path
 
 
@@ -95,7 +95,7 @@ async def build_export(
     content hash. Raises Conflict where `out` holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Conflict("is there already and not empty", place=str(out))
+        raise Conflict("is there already and not empty", field=str(out))
     await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
     project = await session.get_one(Project, project.id)
     guidelines = await queries.list_guidelines(session, project.id)

@@ -186,7 +186,7 @@ class EmbeddedServer:
             time.sleep(0.1 * (attempt + 1))
         raise Unavailable(
             f"the embedded PostgreSQL did not start; the end of {log}:\n{last_error}",
-            place=str(self.home),
+            field=str(self.home),
         )
 
     def _stop(self, *, mode: str = "fast") -> None:
@@ -201,7 +201,7 @@ class EmbeddedServer:
             raise Unavailable(
                 "there is a database here but not its password file (connection.json); "
                 "restore that file, or move the directory away to start anew",
-                place=str(cluster),
+                field=str(cluster),
             )
         binaries = reachable_binaries(find_binaries(), account)
         fresh = cluster.with_name("cluster.new")
@@ -234,7 +234,7 @@ class EmbeddedServer:
             password_file.unlink()
         if result.returncode != 0:
             raise Unavailable(
-                f"initdb failed: {(result.stderr or result.stdout).strip()}", place=str(fresh)
+                f"initdb failed: {(result.stderr or result.stdout).strip()}", field=str(fresh)
             )
         self._save_connection(0, password)
         fresh.rename(cluster)

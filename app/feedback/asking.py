@@ -62,10 +62,10 @@ def scores_of(chances: Mapping[tuple[int, int], float], count: int) -> list[floa
 
 def ranks_of(scores: Sequence[float]) -> list[int]:
     """Ranks, 1 is best; scores within TIE of the next better one share its rank."""
-    order = sorted(range(len(scores)), key=lambda place: -scores[place])
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
     ranks = [1] * len(scores)
-    for before, place in pairwise(order):
-        ranks[place] = ranks[before] + (scores[before] - scores[place] > TIE)
+    for before, index in pairwise(order):
+        ranks[index] = ranks[before] + (scores[before] - scores[index] > TIE)
     return ranks
 
 

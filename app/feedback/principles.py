@@ -50,37 +50,37 @@ class Principles:
     def _with(self, field: str) -> list[Principle]:
         found = [each for each in self.all if getattr(each, field)]
         if not found:
-            raise InvalidInput(f"no principle has a {field}", place="principles")
+            raise InvalidInput(f"no principle has a {field}", field="principles")
         return found
 
 
 def read_principles(path: Path) -> Principles:
-    """The principles of a file. Raises InvalidInput naming the place of what is wrong."""
+    """The principles of a file. Raises InvalidInput naming the field that is wrong."""
     try:
         content = path.read_bytes()
         found = tomllib.loads(content.decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"{path}: {error}", place="principles") from None
+        raise InvalidInput(f"{path}: {error}", field="principles") from None
     rows = found.get("principle")
     if not isinstance(rows, list) or not rows:
-        raise InvalidInput(f"{path}: has no [[principle]]", place="principles")
+        raise InvalidInput(f"{path}: has no [[principle]]", field="principles")
     principles = [_principle(row, number) for number, row in enumerate(rows, start=1)]
     names = [each.name for each in principles]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInput(f"two principles are called {name!r}", place="principles")
+            raise InvalidInput(f"two principles are called {name!r}", field="principles")
     return Principles(principles, hashlib.sha256(content).hexdigest()[:12])
 
 
 def _principle(row: Any, number: int) -> Principle:
-    place = f"principles.{number}"
+    field = f"principles.{number}"
     if not isinstance(row, dict):
-        raise InvalidInput("must be a table", place=place)
+        raise InvalidInput("must be a table", field=field)
     for key, value in row.items():
         if key not in FIELDS:
-            raise InvalidInput(f"there is no field {key!r}", place=f"{place}.{key}")
+            raise InvalidInput(f"there is no field {key!r}", field=f"{field}.{key}")
         if not isinstance(value, str) or not value.strip() or len(value) > LONGEST:
-            raise InvalidInput(f"must be text of 1 to {LONGEST} signs", place=f"{place}.{key}")
+            raise InvalidInput(f"must be text of 1 to {LONGEST} signs", field=f"{field}.{key}")
     if "name" not in row:
-        raise InvalidInput("is missing", place=f"{place}.name")
+        raise InvalidInput("is missing", field=f"{field}.name")
     return Principle(**{key: value.strip() for key, value in row.items()})

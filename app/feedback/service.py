@@ -100,7 +100,7 @@ async def give_feedback(
     async with sessions() as session:
         policy = await get_policy(session, policy_name)
         if policy.backend is BackendKind.IMPORTED:
-            raise InvalidInput(f"{policy.name!r} cannot be asked anything", place="policy")
+            raise InvalidInput(f"{policy.name!r} cannot be asked anything", field="policy")
         name = f"{policy.name}, principles {principles.version}"
         rater = await get_or_create_ai_rater(session, name)
         await record(session, None, "feedback.start", project.slug, policy=policy.name, seed=seed)
@@ -145,7 +145,7 @@ async def give_feedback(
         if in_a_row >= MOST_FAILURES:
             reason = max(report.failures, key=lambda each: report.failures[each])
             raise TooManyFailures(
-                f"{in_a_row} tasks in a row had no usable answer: {reason}", place="policy"
+                f"{in_a_row} tasks in a row had no usable answer: {reason}", field="policy"
             )
     return report
 

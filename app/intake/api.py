@@ -52,7 +52,7 @@ async def add_prompts(
     if kind not in (*NDJSON, "application/json"):
         raise InvalidInput(
             "send a JSON list (application/json) or JSON Lines (application/x-ndjson)",
-            place="content-type",
+            field="content-type",
         )
     # A large file takes seconds to check; other requests go on meanwhile.
     rows = await asyncio.to_thread(parse)

@@ -59,5 +59,5 @@ def import_file(
         raise InvalidInput(
             f"{len(report.rejected)} of {total} rows were not imported; the first: "
             f"{first.field}: {first.message}",
-            place=f"{file}:{first.line}",
+            field=f"{file}:{first.line}",
         )

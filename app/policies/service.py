@@ -20,7 +20,7 @@ async def get_policy(session: AsyncSession, name: str) -> Policy:
     """The policy of this name. Raises NotFound."""
     policy = await queries.find_policy(session, name)
     if policy is None:
-        raise NotFound(f"There is no policy {name!r}", place="policy")
+        raise NotFound(f"There is no policy {name!r}", field="policy")
     return policy
 
 
@@ -34,7 +34,7 @@ async def register_policy(
 ) -> Policy:
     """A new policy in the registry. Raises Conflict where the name is taken."""
     if await queries.find_policy(session, wanted.name) is not None:
-        raise Conflict(f"There is already a policy {wanted.name!r}", place="name")
+        raise Conflict(f"There is already a policy {wanted.name!r}", field="name")
     policy = Policy(**wanted.model_dump(), parent_id=parent.id if parent else None, run_id=run_id)
     session.add(policy)
     await session.flush()
@@ -62,7 +62,7 @@ async def set_project_policies(
         if policy.backend is Backend.IMPORTED:
             raise Conflict(
                 f"The policy {policy.name!r} came with imported responses and cannot write any",
-                place="policies",
+                field="policies",
             )
     await session.execute(delete(ProjectPolicy).where(ProjectPolicy.project_id == project.id))
     for policy in policies:

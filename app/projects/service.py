@@ -20,7 +20,7 @@ async def get_project(session: AsyncSession, slug: str) -> Project:
     """The project of this slug. Raises NotFound."""
     project = await queries.find_project(session, slug)
     if project is None:
-        raise NotFound(f"There is no project {slug!r}", place="slug")
+        raise NotFound(f"There is no project {slug!r}", field="slug")
     return project
 
 
@@ -34,10 +34,10 @@ async def create_project(
     """
     if wanted.slug in RESERVED_SLUGS:
         raise InvalidInput(
-            f"{wanted.slug!r} is the address of a page: choose another", place="slug"
+            f"{wanted.slug!r} is the address of a page: choose another", field="slug"
         )
     if await queries.find_project(session, wanted.slug) is not None:
-        raise Conflict(f"There is already a project {wanted.slug!r}", place="slug")
+        raise Conflict(f"There is already a project {wanted.slug!r}", field="slug")
     values: dict[str, Any] = wanted.model_dump(exclude={"guidelines", "policies"})
     project = Project(**values)
     session.add(project)

@@ -102,14 +102,14 @@ def read_file(path: Path, *, max_bytes: int) -> Rows:
     Raises InvalidInput where the file is missing or is none of these.
     """
     if not path.is_file():
-        raise InvalidInput("there is no such file", place=str(path))
+        raise InvalidInput("there is no such file", field=str(path))
     name = path.name.removesuffix(".gz")
     zipped = path.name.endswith(".gz")
     with gzip.open(path, "rb") if zipped else path.open("rb") as file:
         try:
             yield from read_stream(file, name, max_bytes=max_bytes)
         except GZIP_ERRORS as error:
-            raise InvalidInput(f"is not a whole gzip file ({error})", place=str(path)) from None
+            raise InvalidInput(f"is not a whole gzip file ({error})", field=str(path)) from None
 
 
 def read_stream(file: Any, name: str, *, max_bytes: int) -> Rows:
@@ -163,9 +163,9 @@ def read_json(body: bytes, *, max_bytes: int) -> Rows:
     try:
         items = load(body)
     except FieldError as error:
-        raise InvalidInput(error.message, place="body") from None
+        raise InvalidInput(error.message, field="body") from None
     if not isinstance(items, list):
-        raise InvalidInput("must be a JSON list of rows", place="body")
+        raise InvalidInput("must be a JSON list of rows", field="body")
     for number, item in enumerate(items, start=1):
         try:
             yield parse_row(item, number, max_bytes=max_bytes)
@@ -224,7 +224,7 @@ def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise InvalidInput(
-            f"is not a whole Parquet file (after row {number}: {reason})", place="file"
+            f"is not a whole Parquet file (after row {number}: {reason})", field="file"
         ) from None
 
 
@@ -315,8 +315,8 @@ def _ranking(row: dict[str, Any], count: int) -> dict[str, Any]:
     ranks = row["ranks"]
     if not isinstance(ranks, list) or len(ranks) != count or count == 0:
         raise FieldError("ranks", f"must be a list as long as candidates ({count})")
-    for place, rank in enumerate(ranks):
-        _integer(f"ranks.{place}", rank, 1, count)
+    for index, rank in enumerate(ranks):
+        _integer(f"ranks.{index}", rank, 1, count)
     if min(ranks) != 1:
         raise FieldError("ranks", "no candidate has rank 1, the best")
     if not gold and rater is None:
@@ -387,8 +387,8 @@ def _messages(name: str, value: Any, max_bytes: int) -> list[dict[str, str]]:
         raise FieldError(name, "must be a string or a list of messages")
     messages = []
     total = 0
-    for place, message in enumerate(value):
-        where = f"{name}.{place}"
+    for index, message in enumerate(value):
+        where = f"{name}.{index}"
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
             raise FieldError(where, "must be an object with role and content")
         if message["role"] not in ROLES:
@@ -414,8 +414,8 @@ def _candidates(value: Any, max_bytes: int) -> list[CandidateRow]:
     if not isinstance(value, list) or not 2 <= len(value) <= MOST_CANDIDATES:
         raise FieldError("candidates", f"must be a list of 2 to {MOST_CANDIDATES}")
     candidates = []
-    for place, item in enumerate(value):
-        where = f"candidates.{place}"
+    for index, item in enumerate(value):
+        where = f"candidates.{index}"
         if isinstance(item, str):
             candidates.append(CandidateRow(_text(where, item, max_bytes)))
             continue

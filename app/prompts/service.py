@@ -99,7 +99,7 @@ async def get_prompt(session: AsyncSession, project: Project, prompt_id: uuid.UU
     """The project's prompt. Raises NotFound."""
     prompt: Prompt | None = await session.get(Prompt, prompt_id)
     if prompt is None or prompt.project_id != project.id:
-        raise NotFound("The project has no such prompt", place="prompt")
+        raise NotFound("The project has no such prompt", field="prompt")
     return prompt
 
 

@@ -52,7 +52,7 @@ class QualityOut(BaseModel):
 
 
 class StandingOut(BaseModel):
-    """One policy's place."""
+    """One policy on the leaderboard."""
 
     policy: str
     # Bradley-Terry log strength, mean 0, with its 95 % bootstrap interval.

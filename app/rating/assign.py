@@ -98,7 +98,7 @@ async def lease_next_task(
         if not (test and await qualification.end_test(session, project, rater)):
             return None
     raise Unavailable(
-        "Every open task is being handed out at this moment; try again", place="tasks"
+        "Every open task is being handed out at this moment; try again", field="tasks"
     )
 
 
@@ -107,7 +107,7 @@ def is_tested(project: Project, state: str | None) -> bool:
     if project.qualification_tasks == 0 or state == QualificationState.PASSED:
         return False
     if state == QualificationState.FAILED:
-        raise NotAllowed("You have not passed this project's test", place="qualification")
+        raise NotAllowed("You have not passed this project's test", field="qualification")
     return True
 
 
@@ -248,7 +248,7 @@ async def _take(
 
 def no_such_assignment() -> NotFound:
     """What is said of an assignment that is not there, or is somebody else's."""
-    return NotFound("You have no such assignment", place="assignment")
+    return NotFound("You have no such assignment", field="assignment")
 
 
 async def get_lease(session: AsyncSession, assignment_id: uuid.UUID, rater: User) -> Lease:
@@ -257,7 +257,7 @@ async def get_lease(session: AsyncSession, assignment_id: uuid.UUID, rater: User
     if row is None:
         raise no_such_assignment()
     if row.state not in OPEN:
-        raise Conflict(f"This assignment is {row.state}", place="assignment")
+        raise Conflict(f"This assignment is {row.state}", field="assignment")
     return lease_of(row)
 
 
@@ -304,7 +304,7 @@ async def save_draft(
         found = await slots.find_assignment(session, assignment_id, rater.id)
         if found is None:
             raise no_such_assignment()
-        raise Conflict(f"This assignment is {found.state} already", place="assignment")
+        raise Conflict(f"This assignment is {found.state} already", field="assignment")
     return end
 
 
@@ -319,11 +319,11 @@ async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, rea
         raise no_such_assignment()
     reason = reason.strip()
     if not reason or "\x00" in reason:
-        raise InvalidInput("say why the task is skipped", place="reason")
+        raise InvalidInput("say why the task is skipped", field="reason")
     state, _, _ = await slots.lock_both(session, found.task_id, assignment_id)
     if state == AssignmentState.SKIPPED:
         return
     if state in (AssignmentState.SUBMITTED, AssignmentState.EXTRA):
-        raise Conflict("This assignment was ranked already", place="assignment")
+        raise Conflict("This assignment was ranked already", field="assignment")
     held = 1 if state == AssignmentState.LEASED else 0
     await slots.give_back(session, assignment_id, found.task_id, reason[:2000], held)

@@ -73,7 +73,7 @@ def read_form(form: FormData) -> RankingIn:
             # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
             if value not in RANKS:
                 raise InvalidInput(
-                    _("Every response needs a place before you submit"), place="ranks"
+                    _("Every response needs a place before you submit"), field="ranks"
                 )
             ranks[name.removeprefix("rank-")] = int(str(value))
         elif name.startswith("axis-") and value != "":
@@ -104,7 +104,7 @@ def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
     """(ranks, strength) of two candidates from 3 (the first is much better) to -3 (the second is)."""
     pair, given = [str(each) for each in form.getlist("pair")], form.get("preference")
     if len(pair) != 2 or given not in PREFERENCES:
-        raise InvalidInput(_("Choose how the two compare before you submit"), place="ranks")
+        raise InvalidInput(_("Choose how the two compare before you submit"), field="ranks")
     preference = int(str(given))
     first, second = (1, 2) if preference > 0 else (2, 1) if preference < 0 else (1, 1)
     return {pair[0]: first, pair[1]: second}, abs(preference) or None

@@ -54,7 +54,7 @@ async def get_own_ranking(session: AsyncSession, rater: User, ranking_id: uuid.U
     """One of a rater's own rankings. Raises NotFound."""
     row = await queries.get_own_ranking(session, rater.id, ranking_id)
     if row is None:
-        raise NotFound("You have no such ranking", place="ranking")
+        raise NotFound("You have no such ranking", field="ranking")
     texts = await queries.list_texts(session, row[0].presented)
     return own_ranking(*row, texts)
 

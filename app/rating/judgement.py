@@ -25,16 +25,16 @@ def check_ranking(
     """Hold a ranking against its task and project. Raises InvalidInput naming the first fault."""
     check_ranks(given.ranks, candidates)
     if given.strength is not None and (len(candidates) != 2 or len(set(given.ranks.values())) == 1):
-        raise InvalidInput("is only for one of two candidates over the other", place="strength")
+        raise InvalidInput("is only for one of two candidates over the other", field="strength")
     scales = {axis["name"]: axis for axis in axes}
     for name, score in given.axes.items():
         if name not in scales:
-            raise InvalidInput(f"the project has no axis {name!r}", place=f"axes.{name}")
+            raise InvalidInput(f"the project has no axis {name!r}", field=f"axes.{name}")
         check_score(score, scales[name], candidates)
     known = {flag["name"] for flag in flags} | {NONE_IS_GOOD}
     for flag in given.flags:
         if flag not in known:
-            raise InvalidInput(f"the project has no flag {flag!r}", place="flags")
+            raise InvalidInput(f"the project has no flag {flag!r}", field="flags")
 
 
 def check_score(
@@ -49,7 +49,7 @@ def check_score(
         wanted = (
             "one score for each response, by its id" if each else "one score, of the best response"
         )
-        raise InvalidInput(f"takes {wanted}", place=place)
+        raise InvalidInput(f"takes {wanted}", field=place)
     scores = (
         {f"{place}.{one}": value for one, value in score.items()}
         if isinstance(score, Mapping)
@@ -57,11 +57,11 @@ def check_score(
     )
     for candidate in score if isinstance(score, Mapping) else ():
         if candidate not in candidates:
-            raise InvalidInput("is not a candidate of this task", place=f"{place}.{candidate}")
+            raise InvalidInput("is not a candidate of this task", field=f"{place}.{candidate}")
     for where, value in scores.items():
         if not scale["min"] <= value <= scale["max"]:
             raise InvalidInput(
-                f"is {value:g}; the scale goes from {scale['min']} to {scale['max']}", place=where
+                f"is {value:g}; the scale goes from {scale['min']} to {scale['max']}", field=where
             )
 
 
@@ -69,18 +69,18 @@ def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID])
     """Every candidate once, in whole numbers 1 to K, the best of them 1. Raises InvalidInput."""
     for candidate in ranks:
         if candidate not in candidates:
-            raise InvalidInput("is not a candidate of this task", place=f"ranks.{candidate}")
+            raise InvalidInput("is not a candidate of this task", field=f"ranks.{candidate}")
     for candidate in candidates:
         if candidate not in ranks:
-            raise InvalidInput("has no rank", place=f"ranks.{candidate}")
+            raise InvalidInput("has no rank", field=f"ranks.{candidate}")
     for candidate, rank in ranks.items():
         if not 1 <= rank <= len(candidates):
             raise InvalidInput(
                 f"the rank {rank} is not between 1 and {len(candidates)}",
-                place=f"ranks.{candidate}",
+                field=f"ranks.{candidate}",
             )
     if min(ranks.values()) != 1:
-        raise InvalidInput("no candidate has rank 1, the best", place="ranks")
+        raise InvalidInput("no candidate has rank 1, the best", field="ranks")
 
 
 class Pair(NamedTuple, Generic[Key]):

@@ -129,7 +129,7 @@ async def change(
     """The ranking page with a stored ranking, to be changed."""
     ranking = await history.get_own_ranking(session, rater, ranking_id)
     if ranking.open_until is None:
-        raise Conflict(_("This ranking can no longer be changed"), place="ranking")
+        raise Conflict(_("This ranking can no longer be changed"), field="ranking")
     project = await get_project(session, ranking.project_slug)
     lease = await get_answered(session, ranking_id, rater)
     page = await _task_page(session, project, rater, lease=lease, changing=ranking)
@@ -277,7 +277,7 @@ async def difference(
     texts = await assign.get_texts(session, assignment_id, rater)
     for name, candidate in (("one", one), ("other", other)):
         if candidate not in texts:
-            raise InvalidInput("is not a candidate of this task", place=name)
+            raise InvalidInput("is not a candidate of this task", field=name)
     return await _difference(texts[one], texts[other])
 
 
@@ -292,7 +292,7 @@ async def difference_of_rewrite(
     """The words in which the rater's own version differs from a response."""
     texts = await assign.get_texts(session, assignment_id, rater)
     if one not in texts:
-        raise InvalidInput("is not a candidate of this task", place="one")
+        raise InvalidInput("is not a candidate of this task", field="one")
     return await _difference(texts[one], text.replace("\r\n", "\n"))
 
 

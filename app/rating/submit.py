@@ -28,7 +28,7 @@ async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User
     """The assignment that a ranking answered, with the ranking as its draft. Raises NotFound."""
     ranking = await session.get(Ranking, ranking_id)
     if ranking is None or ranking.rater_id != rater.id or ranking.assignment_id is None:
-        raise NotFound("You have no such ranking", place="ranking")
+        raise NotFound("You have no such ranking", field="ranking")
     row = await slots.find_contents(session, ranking.assignment_id, rater.id)
     if row is None:
         raise no_such_assignment()
@@ -81,7 +81,7 @@ async def submit_ranking(
         ),
     )
     if stored is None:
-        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
+        raise Conflict("Another ranking of this assignment is already stored", field="ranks")
     if found.test:
         await qualification.judge_test(
             session,
@@ -124,9 +124,9 @@ async def revise_ranking(
     """
     found = await lock_own_ranking(session, ranking_id, rater.id)
     if found is None:
-        raise NotFound("You have no such ranking", place="ranking")
+        raise NotFound("You have no such ranking", field="ranking")
     if not found.open or found.test:
-        raise Conflict("This ranking can no longer be changed", place="ranking")
+        raise Conflict("This ranking can no longer be changed", field="ranking")
     check_ranking(given, found.presented, found.scales, found.known_flags)
     if not _says_the_same(found, given):
         await revise_locked_ranking(session, ranking_id, _content(given))
@@ -159,9 +159,9 @@ async def _answer_again(
 ) -> RankingOut:
     stored = await find_ranking(session, assignment_id)
     if stored is None:
-        raise Conflict("This assignment was skipped", place="assignment")
+        raise Conflict("This assignment was skipped", field="assignment")
     if not _says_the_same(stored, given):
-        raise Conflict("Another ranking of this assignment is already stored", place="ranks")
+        raise Conflict("Another ranking of this assignment is already stored", field="ranks")
     return RankingOut.model_validate(stored)
 
 

@@ -121,7 +121,7 @@ def _from_form(values: dict[str, Any]) -> ExportIn:
     try:
         shares = {each: float(values[each]) / 100 for each in SPLITS}
     except ValueError:
-        raise InvalidInput("the shares must be numbers, in per cent", place="split") from None
+        raise InvalidInput("the shares must be numbers, in per cent", field="split") from None
     filters = {name: values[name] for name in ("kinds", "min_rankings", "extra", "gold")}
     try:
         return ExportIn.model_validate(
@@ -133,8 +133,8 @@ def _from_form(values: dict[str, Any]) -> ExportIn:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        place = str(first["loc"][-1]) if first["loc"] else "form"
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), place=place) from None
+        field = str(first["loc"][-1]) if first["loc"] else "form"
+        raise InvalidInput(first["msg"].removeprefix("Value error, "), field=field) from None
 
 
 @router.get("/research/exports/{export_id}")

@@ -136,8 +136,8 @@ def _from_form(form: dict[str, str]) -> RunIn:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        place = str(first["loc"][-1]) if first["loc"] else "form"
-        raise InvalidInput(first["msg"], place=place) from None
+        field = str(first["loc"][-1]) if first["loc"] else "form"
+        raise InvalidInput(first["msg"], field=field) from None
 
 
 @router.get("/research/runs/{run_id}")
@@ -167,7 +167,7 @@ async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Res
     """The trainer's own report, as it wrote it: shown apart, where it can reach nothing of ours."""
     report = find_report(await service.get_run(session, run_id))
     if report is None:
-        raise NotFound("The run has no report, or not on this machine", place="run")
+        raise NotFound("The run has no report, or not on this machine", field="run")
     policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
     return FileResponse(report, media_type="text/html", headers={"Content-Security-Policy": policy})
 

@@ -68,7 +68,7 @@ def start_run(
     told = run.model_dump(mode="json", include=None if wait else {"id", "state"})
     say(f"The {stage.value} run {run.id} is {run.state.value}.{figures}", told, as_json)
     if wait and run.state is not RunState.SUCCEEDED:
-        raise Unavailable(run.error or f"the run was {run.state.value}", place=str(run.id))
+        raise Unavailable(run.error or f"the run was {run.state.value}", field=str(run.id))
 
 
 async def _ensure_export(sessions: SessionMaker, settings: Settings, slug: str) -> None:

@@ -50,7 +50,7 @@ async def start_run(
         created_by=actor,
     )
     if wanted.name and await find_policy(session, wanted.name) is not None:
-        raise Conflict(f"There is already a policy {wanted.name!r}", place="name")
+        raise Conflict(f"There is already a policy {wanted.name!r}", field="name")
     session.add(run)
     await session.flush()
     await record(session, actor, "run.start", project.slug, stage=wanted.stage.value)
@@ -63,14 +63,14 @@ async def _choose_export(session: AsyncSession, project: Project, wanted: RunIn)
         export = await find_newest_ready_export(session, project.id)
         if export is None:
             raise Conflict(
-                "The project has no export that is ready: make one first", place="export"
+                "The project has no export that is ready: make one first", field="export"
             )
         return export
     export = await get_export(session, wanted.export)
     if export.project_id != project.id:
-        raise NotFound("The project has no such export", place="export")
+        raise NotFound("The project has no such export", field="export")
     if export.state is not ExportState.READY:
-        raise Conflict(f"The export is {export.state.value}", place="export")
+        raise Conflict(f"The export is {export.state.value}", field="export")
     return export
 
 
@@ -79,29 +79,29 @@ async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -
         policy = await get_policy(session, wanted.policy)
         if policy.backend is not Backend.TRANSFORMERS:
             raise InvalidInput(
-                f"{policy.name!r} is not a local model; only those can be trained", place="policy"
+                f"{policy.name!r} is not a local model; only those can be trained", field="policy"
             )
         return policy
     serving = await list_project_policies(session, project.id)
     local = [policy for policy in serving if policy.backend is Backend.TRANSFORMERS]
     if not local:
-        raise Conflict("The project has no local policy to start from", place="policy")
+        raise Conflict("The project has no local policy to start from", field="policy")
     return local[0]
 
 
 async def _choose_reward(session: AsyncSession, project: Project, wanted: RunIn) -> Run | None:
     if wanted.stage not in ONLINE:
         if wanted.reward is not None:
-            raise InvalidInput("only ppo and rloo take a reward model", place="reward")
+            raise InvalidInput("only ppo and rloo take a reward model", field="reward")
         return None
     if wanted.reward is None:
         reward = await queries.find_newest_reward_run(session, project.id)
         if reward is None:
-            raise Conflict("The project has no reward model: train one first", place="reward")
+            raise Conflict("The project has no reward model: train one first", field="reward")
         return reward
     reward = await get_run(session, wanted.reward)
     if reward.stage is not Stage.REWARD or reward.state is not RunState.SUCCEEDED:
-        raise Conflict("That run is no reward model that succeeded", place="reward")
+        raise Conflict("That run is no reward model that succeeded", field="reward")
     return reward
 
 
@@ -109,7 +109,7 @@ async def get_run(session: AsyncSession, run_id: uuid.UUID) -> Run:
     """The run. Raises NotFound."""
     run = await session.get(Run, run_id)
     if run is None:
-        raise NotFound("There is no such run", place="run")
+        raise NotFound("There is no such run", field="run")
     return run
 
 
@@ -118,7 +118,7 @@ async def request_cancel(session: AsyncSession, run: Run, *, actor: uuid.UUID | 
     locked = await queries.get_run_for_update(session, run.id)
     assert locked is not None
     if locked.state in ENDED:
-        raise Conflict(f"The run is over: {locked.state.value}", place="run")
+        raise Conflict(f"The run is over: {locked.state.value}", field="run")
     locked.cancel_requested = True
     if locked.state is RunState.QUEUED:
         locked.state = RunState.CANCELLED

@@ -35,7 +35,7 @@ class ErrorPage(PageContext):
 
     status: int
     message: str
-    place: str | None
+    field: str | None
     details: Sequence[Mapping[str, Any]]
     reference: str | None = None
 
@@ -48,8 +48,8 @@ def problem(error: PlackettError, *, reference: str | None = None) -> JSONRespon
         "status": error.status,
         "detail": error.message,
     }
-    if error.place:
-        body["place"] = error.place
+    if error.field:
+        body["place"] = error.field
     if error.details:
         body["errors"] = error.details
     if reference:
@@ -81,7 +81,7 @@ def respond(request: Request, error: PlackettError, *, reference: str | None = N
         title=error.title,
         status=error.status,
         message=error.message,
-        place=error.place,
+        field=error.field,
         details=error.details,
         reference=reference,
     )
@@ -91,25 +91,25 @@ def respond(request: Request, error: PlackettError, *, reference: str | None = N
         "web/error_fragment.html" if fragment else "web/error.html",
         page,
         status=error.status,
-        # What is on the page stays: the error goes to the place that every page keeps for one.
+        # What is on the page stays: the error goes where every page keeps room for one.
         headers={"HX-Retarget": "#page-error", "HX-Reswap": "innerHTML"} if fragment else None,
     )
 
 
 @contextmanager
 def from_pydantic() -> Iterator[None]:
-    """Turn pydantic's first finding into InvalidInput, with its place."""
+    """Turn pydantic's first finding into InvalidInput, with its field."""
     try:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "form"
-        said = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(said, place=place) from None
+        field = ".".join(str(part) for part in first["loc"]) or "form"
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(message, field=field) from None
 
 
 def from_validation(error: RequestValidationError) -> InvalidInput:
-    """FastAPI's own findings, with the place of each as people write it: `body.axes.0.name`."""
+    """FastAPI's own findings, with the path of each as people write it: `body.axes.0.name`."""
     details = [
         {
             "field": ".".join(str(part) for part in found["loc"] if part != "body") or "body",
@@ -118,8 +118,8 @@ def from_validation(error: RequestValidationError) -> InvalidInput:
         for found in error.errors()
     ]
     first = details[0] if details else {"field": "body", "message": "is not valid"}
-    said, place = first["message"], first["field"]
-    return InvalidInput(said, place=place, details=details)
+    message, field = first["message"], first["field"]  # no subscript in a call that is translated
+    return InvalidInput(message, field=field, details=details)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -152,7 +152,7 @@ def install_error_handlers(app: FastAPI) -> None:
         log.error("the database does not answer", error=str(error).split("\n", 1)[0])
         down = Unavailable(
             "The database does not answer. Nothing of this request was stored; try again.",
-            place="database",
+            field="database",
         )
         return respond(request, down)
 

@@ -23,12 +23,12 @@ async def readyz(request: Request) -> dict[str, str]:
         async with request.app.state.engine.connect() as connection:
             revision = await current_revision(connection)
     except (SQLAlchemyError, OSError) as error:
-        raise Unavailable("The database does not answer", place="database") from error
+        raise Unavailable("The database does not answer", field="database") from error
     if revision != newest_revision():
         raise Unavailable(
             f"The database is at revision {revision}, this code needs {newest_revision()}: "
             "run `plackett migrate`",
-            place="migrations",
+            field="migrations",
         )
     return {"status": "ok", "revision": revision}
 

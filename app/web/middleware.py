@@ -1,4 +1,4 @@
-"""What happens to every request: security headers, a limit on size, a line in the log."""
+"""What happens to every request: a line in the log, security headers, a language, a limit on size."""
 
 import time
 
@@ -34,8 +34,8 @@ REQUESTS = Counter(
 SECONDS = Histogram("plackett_http_request_seconds", "Seconds to answer a request", ["route"])
 
 
-class Envelope:
-    """Security headers on every answer, a log line and figures for every request."""
+class AccessLog:
+    """A log line and figures for every request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -47,20 +47,14 @@ class Envelope:
         started = time.perf_counter()
         status = 500
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                if not scope["path"].startswith(("/static/", "/vendor/")):
-                    headers.setdefault("cache-control", "no-store")
             await send(message)
 
         try:
-            with speaking(choose_language(HTTPConnection(scope))):
-                await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive, send_noting_status)
         finally:
             seconds = time.perf_counter() - started
             # The route's pattern, not the path: ids must not become label values.
@@ -77,6 +71,43 @@ class Envelope:
                 )
 
 
+class SecurityHeaders:
+    """Security headers on every answer, and no copy of a page left in a cache."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if not scope["path"].startswith(("/static/", "/vendor/")):
+                    headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class ReadersLanguage:
+    """Every request is answered in its reader's language."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with speaking(choose_language(HTTPConnection(scope))):
+            await self.app(scope, receive, send)
+
+
 class BodyLimit:
     """Refuse a body over the limit: by its stated length at once, else as soon as it is passed."""
 
@@ -88,7 +119,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        error = TooLarge(f"The request is larger than {self.limit:,} bytes", place="body")
+        error = TooLarge(f"The request is larger than {self.limit:,} bytes", field="body")
         stated = Headers(scope=scope).get("content-length", "0")
         if stated.isdigit() and int(stated) > self.limit:
             await problem(error)(scope, receive, send)

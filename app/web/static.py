@@ -34,6 +34,6 @@ def mount(app: FastAPI, settings: Settings) -> None:
         if file is None or not file.is_file():
             raise NotFound(
                 f"The browser library {name} is not installed: run `npm ci` in the checkout",
-                place=name,
+                field=name,
             )
         return FileResponse(file, headers={"cache-control": "public, max-age=86400"})
