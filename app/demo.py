@@ -80,6 +80,8 @@ def run_demo(
     teller = None if model else make_story_teller(settings, console)
     links = asyncio.run(_prepare(url, settings, address, model=model, teller=teller))
     environment = {
+        # On one's own machine a model's server is likely to be another program of it (Ollama, llama.cpp).
+        "PLACKETT_POLICY_PRIVATE_HOSTS": "localhost,127.0.0.0/8,::1",
         **os.environ,
         "DATABASE_URL": url,
         "PLACKETT_DATA_DIR": str(settings.data_dir),

@@ -2,11 +2,13 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# Parted by commas in the environment.
+Words = Annotated[tuple[str, ...], NoDecode]
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -14,7 +16,11 @@ class Settings(BaseSettings):
     """Every setting, its environment variable (`PLACKETT_` + its name, in capitals) and default."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PLACKETT_", populate_by_name=True, extra="ignore", frozen=True
+        env_prefix="PLACKETT_",
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # DATABASE_URL holds a password
     )
 
     database_url: str | None = Field(
@@ -52,6 +58,11 @@ class Settings(BaseSettings):
     generation_timeout: float = Field(
         default=120.0, gt=0, description="Seconds to wait for one answer of a model's server."
     )
+    policy_private_hosts: Words = Field(
+        default=(),
+        description="Names, addresses and networks that are not public and where policies' servers may be "
+        "nonetheless, parted by commas (localhost,10.1.0.0/16).",
+    )
     trainer_device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where training runs of the worker compute."
     )
@@ -67,6 +78,15 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
+
+    @field_validator("policy_private_hosts", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        return (
+            tuple(filter(None, map(str.strip, value.split(","))))
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("database_url")
     @classmethod

@@ -23,6 +23,8 @@ from app.main import create_app
 from app.settings import CHECKOUT, Settings
 from simulation.cluster import new_database, temporary_server
 
+# Where the tests' own model servers listen; the processes that tests start have it too.
+os.environ["PLACKETT_POLICY_PRIVATE_HOSTS"] = "127.0.0.0/8"
 # A test's data may go with the machine: no need to wait for the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

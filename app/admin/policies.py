@@ -10,6 +10,7 @@ from app.accounts.guards import Admin, Session
 from app.errors import PlackettError
 from app.policies import queries, service
 from app.policies.models import Policy
+from app.policies.reach import check_base_url
 from app.policies.schemas import PolicyIn
 from app.web.errors import from_pydantic
 from app.web.pages import see_other
@@ -64,6 +65,7 @@ async def register(request: Request, session: Session, admin: Admin) -> Response
     try:
         with from_pydantic():
             wanted = PolicyIn.model_validate({k: v for k, v in values.items() if v})
+        await check_base_url(wanted.base_url, request.app.state.settings.policy_private_hosts)
         await service.register_policy(session, wanted, actor=admin.id)
     except PlackettError as error:
         return await _policies_page(request, session, values=values, error=error)

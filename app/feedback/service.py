@@ -107,7 +107,7 @@ async def give_feedback(
         total = await queries.count_tasks(session, project.id, rater.id, revise=revise)
         await session.commit()
     judge = Judge(
-        open_backend(policy, timeout=settings.generation_timeout),
+        open_backend(policy, settings),
         Sampling.model_validate(project.sampling),
         by,
         after_that,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.settings import get_settings
 from app.terminal import Json, say, validated, with_session
 
 
@@ -18,7 +19,8 @@ def add_policy(
         str | None, typer.Option(help="The server's address, up to and with /v1.")
     ] = None,
     api_key_variable: Annotated[
-        str | None, typer.Option(help="The environment variable that holds the server's key.")
+        str | None,
+        typer.Option(help="The worker's variable with the server's key: PLACKETT_KEY_… ."),
     ] = None,
     project: Annotated[
         list[str] | None, typer.Option(help="A project whose candidates it shall write.")
@@ -32,6 +34,7 @@ def add_policy(
     from app.generation.service import enqueue_waiting
     from app.policies import service
     from app.policies.queries import list_project_policies
+    from app.policies.reach import check_base_url
     from app.policies.schemas import PolicyIn
     from app.projects.service import get_project
 
@@ -52,6 +55,7 @@ def add_policy(
     )
 
     async def work(session: AsyncSession) -> uuid.UUID:
+        await check_base_url(wanted.base_url, get_settings().policy_private_hosts)
         policy = await service.register_policy(session, wanted)
         for slug in project or ():
             found = await get_project(session, slug)

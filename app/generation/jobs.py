@@ -176,9 +176,7 @@ class Worker:
             )
             for work, slot in pairs
         ]
-        outcomes = await open_backend(policy, timeout=self.settings.generation_timeout).generate(
-            requests
-        )
+        outcomes = await open_backend(policy, self.settings).generate(requests)
         for (_, slot), outcome in zip(pairs, outcomes, strict=True):
             slot.outcome = outcome
 

@@ -1,9 +1,10 @@
 """The registry, and projects with their policies, through the API."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from app.accounts.guards import Admin, Researcher, Session
 from app.policies import queries, service
+from app.policies.reach import check_base_url
 from app.policies.schemas import PolicyIn, PolicyOut
 from app.projects import service as projects
 from app.projects.schemas import ProjectIn, ProjectOut
@@ -18,8 +19,11 @@ async def list_policies(session: Session, _: Researcher) -> list[PolicyOut]:
 
 
 @api.post("/policies", status_code=201)
-async def register_policy(wanted: PolicyIn, session: Session, admin: Admin) -> PolicyOut:
+async def register_policy(
+    request: Request, wanted: PolicyIn, session: Session, admin: Admin
+) -> PolicyOut:
     """Register a policy."""
+    await check_base_url(wanted.base_url, request.app.state.settings.policy_private_hosts)
     policy = await service.register_policy(session, wanted, actor=admin.id)
     await session.commit()
     return PolicyOut.model_validate(policy)

@@ -1,12 +1,15 @@
 """The shapes of policies at the edge."""
 
+import re
 import uuid
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from app.policies.models import Backend
+from app.policies.reach import KEY_PATTERN, KEY_PREFIX
 from app.projects.schemas import Name
 
 
@@ -19,8 +22,34 @@ class PolicyIn(BaseModel):
     backend: Backend
     model: str = Field(default="", max_length=2000)
     base_url: str | None = Field(default=None, max_length=2000, pattern=r"^https?://")
-    api_key_variable: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]{0,99}$")
+    api_key_variable: str | None = Field(default=None, max_length=100)
     notes: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("api_key_variable")
+    @classmethod
+    def _a_key(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(KEY_PATTERN, value):
+            raise ValueError(
+                f"is the name of a variable that begins with {KEY_PREFIX}; no other one is sent to a server"
+            )
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _only_an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            complete = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, half an IPv6 address
+            complete = False
+        if not complete:
+            raise ValueError("is not the address of a server")
+        # Addresses are shown on pages and in messages: a password has no place in one.
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("holds a host, perhaps a port and a path; keys go into a variable")
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> "PolicyIn":

@@ -40,6 +40,8 @@ class ChatServer:
             self.keys.append(request.headers.get("authorization"))
             if not self.well:
                 return PlainTextResponse("the GPU is on fire", 503)
+            if body["model"] == "tell-tale":
+                return JSONResponse({"error": f"the key {self.keys[-1]} is not known"}, 401)
             return self.answer(body)
 
         return app
@@ -54,6 +56,9 @@ class ChatServer:
             return JSONResponse({"choices": [{"message": {"content": None}}]})
         if model == "busy":
             return JSONResponse({}, 429, headers={"Retry-After": "30"})
+        if model.startswith("moved "):
+            to = model.removeprefix("moved ") + "/chat/completions"
+            return Response(status_code=307, headers={"location": to})
         if model.startswith("judge"):
             return self.judge(body)
         source = random.Random(body["seed"])

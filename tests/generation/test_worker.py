@@ -171,13 +171,65 @@ async def test_a_key_comes_from_the_environment_and_never_reaches_an_error(
 ) -> None:
     async with sessions() as session:
         _, policy = await make(session, chat, model="unknown", prompts=1)
-        policy.api_key_variable = "TEST_SERVER_KEY"
+        policy.api_key_variable = "PLACKETT_KEY_TEST"
+        policy.model = "tell-tale"
         await session.commit()
-        monkeypatch.setenv("TEST_SERVER_KEY", "very-secret")
+        monkeypatch.setenv("PLACKETT_KEY_TEST", "very-secret")
         await work(settings)
         assert chat.keys[-1] == "Bearer very-secret"
         failure = (await session.scalars(select(GenerationFailure))).one()
-        assert "very-secret" not in failure.message
+        assert "the key Bearer … is not known" in failure.message
+
+
+async def test_no_other_variable_of_the_worker_is_sent_to_a_server(
+    sessions: SessionMaker, chat: ChatServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sessions() as session:
+        _, policy = await make(session, chat, prompts=1)
+        policy.api_key_variable = "DATABASE_URL"  # as a row that was stored before could name it
+        await session.commit()
+        monkeypatch.setenv("DATABASE_URL", settings.database_url or "")
+        before = len(chat.requests)
+        await work(settings)
+        assert len(chat.requests) == before
+        failure = (await session.scalars(select(GenerationFailure))).one()
+        assert failure.message == (
+            "DATABASE_URL does not begin with PLACKETT_KEY_, so it is not sent"
+        )
+
+
+async def test_a_redirect_takes_neither_key_nor_prompt_to_another_server(
+    sessions: SessionMaker, chat: ChatServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_server() as other:
+        async with sessions() as session:
+            _, policy = await make(session, chat, model=f"moved {other.address}", prompts=1)
+            policy.api_key_variable = "PLACKETT_KEY_TEST"
+            await session.commit()
+            monkeypatch.setenv("PLACKETT_KEY_TEST", "very-secret")
+            await work(settings)
+            failure = (await session.scalars(select(GenerationFailure))).one()
+            assert "answered 307" in failure.message
+        assert other.requests == []
+
+
+async def test_an_address_that_is_not_public_is_called_only_where_a_setting_allows_it(
+    sessions: SessionMaker, chat: ChatServer, settings: Settings
+) -> None:
+    async with sessions() as session:
+        project, policy = await make(session, chat, prompts=1)
+        policy.base_url = chat.address.replace("127.0.0.1", "localhost")  # resolved when it is used
+        await session.commit()
+        before = len(chat.requests)
+        await work(settings.model_copy(update={"policy_private_hosts": ()}))
+        assert len(chat.requests) == before
+        failure = (await session.scalars(select(GenerationFailure))).one()
+        assert "PLACKETT_POLICY_PRIVATE_HOSTS can allow it" in failure.message
+        await session.execute(update(Prompt).values(state=PromptState.FAILED))
+        await retry_failed(session, project)
+        await session.commit()
+        await work(settings.model_copy(update={"policy_private_hosts": ("localhost",)}))
+        assert len(chat.requests) > before
 
 
 async def test_without_a_policy_prompts_wait_and_the_page_says_for_what(

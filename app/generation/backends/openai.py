@@ -20,6 +20,8 @@ from app.generation.backends.base import (
     Request,
     Response,
 )
+from app.generation.backends.transport import GuardedTransport
+from app.policies.reach import KEY_PATTERN, KEY_PREFIX, NotReachable
 
 # How many requests a worker has open at one server: enough to fill a batch, few enough to be polite.
 CONCURRENT = 32
@@ -34,12 +36,20 @@ class OpenAIBackend:
     """A policy behind a server."""
 
     def __init__(
-        self, base_url: str, model: str, *, api_key_variable: str | None, timeout: float
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key_variable: str | None,
+        timeout: float,
+        private_hosts: Sequence[str] = (),
     ) -> None:
         self.url = f"{base_url.rstrip('/')}/chat/completions"
         self.model = model
         self.api_key_variable = api_key_variable
         self.timeout = timeout
+        self.private_hosts = private_hosts
+        self._key = ""
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Outcome]:
         """A response or a reason for each request."""
@@ -56,16 +66,19 @@ class OpenAIBackend:
     ) -> list[Answer | GenerationError]:
         headers = {}
         if self.api_key_variable:
-            key = os.environ.get(self.api_key_variable)
-            if not key:
-                missing = GenerationError(
-                    f"the worker has no environment variable {self.api_key_variable} "
-                    "with the server's key"
-                )
+            try:
+                self._key = read_key(self.api_key_variable)
+            except GenerationError as missing:
                 return [missing] * len(wanted)
-            headers["Authorization"] = f"Bearer {key}"
+            headers["Authorization"] = f"Bearer {self._key}"
         limit = asyncio.Semaphore(CONCURRENT)
-        async with httpx.AsyncClient(headers=headers, timeout=self.timeout) as client:
+        # A redirect is an answer like any other: the key and the prompts go to this server or nowhere.
+        async with httpx.AsyncClient(
+            headers=headers,
+            timeout=self.timeout,
+            transport=GuardedTransport(self.private_hosts),
+            follow_redirects=False,
+        ) as client:
 
             async def one(each: Asked) -> Answer | GenerationError:
                 async with limit:
@@ -112,16 +125,23 @@ class OpenAIBackend:
             answer = await client.post(self.url, json=body)
         except httpx.TimeoutException:
             return GenerationError(f"{self.url} did not answer within {self.timeout:g} s")
+        except NotReachable as error:
+            return GenerationError(f"{self.url} is not called: {error}")
         except (httpx.TransportError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             return GenerationError(f"{self.url} cannot be reached: {reason}")
         if answer.status_code != 200:
             return GenerationError(
                 f"{self.url} answered {answer.status_code} for the model {self.model!r}: "
-                f"{answer.text[:EXCERPT].strip() or 'nothing more'}",
+                f"{self._excerpt(answer) or 'nothing more'}",
                 retry_after=_retry_after(answer),
             )
         return answer
+
+    def _excerpt(self, answer: httpx.Response) -> str:
+        # Servers like to repeat a key that they refuse, and what they say is shown on a page.
+        said = answer.text.replace(self._key, "…") if self._key else answer.text
+        return said[:EXCERPT].strip()
 
     def _read(self, answer: httpx.Response) -> Outcome:
         try:
@@ -131,7 +151,7 @@ class OpenAIBackend:
         except (ValueError, KeyError, IndexError, TypeError):
             return GenerationError(
                 f"{self.url} answered something else than a chat completion: "
-                f"{answer.text[:EXCERPT]}"
+                f"{self._excerpt(answer)}"
             )
         if not isinstance(text, str):
             return GenerationError(f"{self.url} answered without any text")
@@ -142,6 +162,20 @@ class OpenAIBackend:
             prompt_tokens=_count(usage.get("prompt_tokens")),
             completion_tokens=_count(usage.get("completion_tokens")),
         )
+
+
+def read_key(variable: str) -> str:
+    """The key in this variable. Raises GenerationError where it is missing or none of ours."""
+    if not re.fullmatch(KEY_PATTERN, variable):
+        raise GenerationError(f"{variable} does not begin with {KEY_PREFIX}, so it is not sent")
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise GenerationError(
+            f"the worker has no environment variable {variable} with the server's key"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise GenerationError(f"the key in {variable} has characters that no header can carry")
+    return key
 
 
 def read_chances(choice: Any, labels: Sequence[str]) -> tuple[float, ...] | None:
