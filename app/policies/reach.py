@@ -98,4 +98,4 @@ async def check_base_url(base_url: str | None, private_hosts: Sequence[str]) -> 
     except NotResolved:
         return
     except NotReachable as error:
-        raise InvalidInput(str(error), place="base_url") from None
+        raise InvalidInput(str(error), field="base_url") from None
