@@ -12,10 +12,10 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NoReturn, TypedDict, cast
 
 from app.errors import InvalidInput
 from app.prompts.transcripts import split_pair
@@ -55,7 +55,7 @@ class PromptRow:
     gold: bool = False
     rater: str | None = None
     priority: int = 0
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, object] = field(default_factory=dict)
 
     @property
     def content_hash(self) -> bytes:
@@ -73,6 +73,25 @@ class RowError:
 
 
 Rows = Iterator[PromptRow | RowError]
+# A row as it came: its fields are anything until they are looked at.
+Row = dict[str, object]
+
+
+class Common(TypedDict):
+    """What every kind of row may have."""
+
+    line: int
+    external_id: str | None
+    priority: int
+    metadata: dict[str, object]
+
+
+class Ranks(TypedDict, total=False):
+    """The ranking that a row brings, if it brings one."""
+
+    ranks: list[int]
+    gold: bool
+    rater: str | None
 
 
 class FieldError(Exception):
@@ -85,7 +104,7 @@ class FieldError(Exception):
         self.message = message
 
 
-def _plain(name: Any) -> str:
+def _plain(name: object) -> str:
     text = str(name).encode("utf-8", "backslashreplace").decode()
     return text.replace("\x00", "\\x00")[:100]
 
@@ -107,12 +126,12 @@ def read_file(path: Path, *, max_bytes: int) -> Rows:
     zipped = path.name.endswith(".gz")
     with gzip.open(path, "rb") if zipped else path.open("rb") as file:
         try:
-            yield from read_stream(file, name, max_bytes=max_bytes)
+            yield from read_stream(cast(IO[bytes], file), name, max_bytes=max_bytes)
         except GZIP_ERRORS as error:
             raise InvalidInput(f"is not a whole gzip file ({error})", field=str(path)) from None
 
 
-def read_stream(file: Any, name: str, *, max_bytes: int) -> Rows:
+def read_stream(file: IO[bytes], name: str, *, max_bytes: int) -> Rows:
     """The rows of an open file; `name` tells its kind (JSON Lines where it tells none)."""
     kind = name.rsplit(".", 1)[-1].lower()
     if kind == "csv":
@@ -173,14 +192,15 @@ def read_json(body: bytes, *, max_bytes: int) -> Rows:
             yield RowError(number, error.field, error.message)
 
 
-def load(text: bytes) -> Any:
+def load(text: bytes) -> object:
     """JSON, with every way it can be broken as a FieldError."""
     try:
         decoded = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FieldError("line", f"is not UTF-8 (byte {error.start})") from None
     try:
-        return json.loads(decoded, parse_constant=_no_constant)
+        loaded: object = json.loads(decoded, parse_constant=_no_constant)
+        return loaded
     except json.JSONDecodeError as error:
         raise FieldError("line", f"is not JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
@@ -189,7 +209,7 @@ def load(text: bytes) -> Any:
         raise FieldError("line", f"is not JSON that we take: {error}") from None
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     raise FieldError("line", f"holds {name}, which is not JSON")
 
 
@@ -228,9 +248,11 @@ def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
         ) from None
 
 
-def _from_cells(record: dict[Any, Any], line: int, max_bytes: int) -> PromptRow | RowError:
+def _from_cells(
+    record: Mapping[str | None, object], line: int, max_bytes: int
+) -> PromptRow | RowError:
     """A record of a table: empty cells are absent fields, structures may be JSON text."""
-    row: dict[str, Any] = {}
+    row: Row = {}
     try:
         for name, cell in record.items():
             if cell is None or cell == "":
@@ -243,7 +265,7 @@ def _from_cells(record: dict[Any, Any], line: int, max_bytes: int) -> PromptRow 
         return RowError(line, error.field, error.message)
 
 
-def _cell(name: str, cell: Any) -> Any:
+def _cell(name: str, cell: object) -> object:
     if not isinstance(cell, str):
         return cell
     try:
@@ -259,7 +281,7 @@ def _cell(name: str, cell: Any) -> Any:
     return cell
 
 
-def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
+def parse_row(row: object, line: int, *, max_bytes: int) -> PromptRow:
     """One row of the import format. Raises FieldError."""
     if not isinstance(row, dict):
         raise FieldError("line", "must be a JSON object")
@@ -269,7 +291,7 @@ def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
     if unknown:
         raise FieldError(unknown[0], "is not a field of the import format")
     row = {name: value for name, value in row.items() if value is not None}
-    common: dict[str, Any] = {
+    common: Common = {
         "line": line,
         "external_id": _external_id(row.get("id")),
         "priority": _integer("priority", row.get("priority", 0), -1_000_000, 1_000_000),
@@ -287,7 +309,7 @@ def parse_row(row: Any, line: int, *, max_bytes: int) -> PromptRow:
     )
 
 
-def _question(row: dict[str, Any]) -> dict[str, Any]:
+def _question(row: Row) -> Row:
     """FastChat's `{question_id, category, turns}`: the first turn asks; the rest is kept as metadata."""
     unknown = sorted(set(row) - {"question_id", "category", "turns", "reference"})
     if unknown:
@@ -299,7 +321,7 @@ def _question(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": row.get("question_id"), "prompt": turns[0], "metadata": kept}
 
 
-def _ranking(row: dict[str, Any], count: int) -> dict[str, Any]:
+def _ranking(row: Row, count: int) -> Ranks:
     gold = row.get("gold", False)
     if not isinstance(gold, bool):
         raise FieldError("gold", "must be true or false")
@@ -324,7 +346,7 @@ def _ranking(row: dict[str, Any], count: int) -> dict[str, Any]:
     return {"ranks": list(ranks), "gold": gold, "rater": None if gold else rater}
 
 
-def _pair(row: dict[str, Any], common: dict[str, Any], max_bytes: int) -> PromptRow:
+def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
     """`{prompt, chosen, rejected}`, or two transcripts: a task with one imported ranking."""
     for name in ("chosen", "rejected"):
         if name not in row:
@@ -333,7 +355,7 @@ def _pair(row: dict[str, Any], common: dict[str, Any], max_bytes: int) -> Prompt
         if name in row:
             raise FieldError(name, "does not go together with chosen and rejected")
     rater = _text("rater", row.get("rater", DEFAULT_RATER), 200)
-    metadata = dict(common.pop("metadata"))
+    fields = common.copy()
     if "prompt" in row:
         messages = _messages("prompt", row["prompt"], max_bytes)
         _ends_with_user("prompt", messages)
@@ -346,7 +368,7 @@ def _pair(row: dict[str, Any], common: dict[str, Any], max_bytes: int) -> Prompt
         except InvalidInput as error:
             raise FieldError("chosen", error.message) from None
         if early:
-            metadata["parts_early"] = True
+            fields["metadata"] = {**common["metadata"], "parts_early": True}
     else:
         messages, texts = _common_messages(row, max_bytes)
     return PromptRow(
@@ -354,12 +376,11 @@ def _pair(row: dict[str, Any], common: dict[str, Any], max_bytes: int) -> Prompt
         candidates=[CandidateRow(text) for text in texts],
         ranks=[1, 2],
         rater=rater,
-        metadata=metadata,
-        **common,
+        **fields,
     )
 
 
-def _common_messages(row: dict[str, Any], max_bytes: int) -> tuple[list[dict[str, str]], list[str]]:
+def _common_messages(row: Row, max_bytes: int) -> tuple[list[dict[str, str]], list[str]]:
     """Two conversations that differ in their last turn alone."""
     one, other = (_messages(name, row[name], max_bytes) for name in ("chosen", "rejected"))
     if one[:-1] != other[:-1]:
@@ -371,7 +392,7 @@ def _common_messages(row: dict[str, Any], max_bytes: int) -> tuple[list[dict[str
     return one[:-1], [one[-1]["content"], other[-1]["content"]]
 
 
-def _response(name: str, value: Any, max_bytes: int) -> str:
+def _response(name: str, value: object, max_bytes: int) -> str:
     if isinstance(value, list):
         messages = _messages(name, value, max_bytes)
         if len(messages) != 1 or messages[0]["role"] != "assistant":
@@ -380,7 +401,7 @@ def _response(name: str, value: Any, max_bytes: int) -> str:
     return _text(name, value, max_bytes, empty=True)
 
 
-def _messages(name: str, value: Any, max_bytes: int) -> list[dict[str, str]]:
+def _messages(name: str, value: object, max_bytes: int) -> list[dict[str, str]]:
     if isinstance(value, str):
         return [{"role": "user", "content": _text(name, value, max_bytes)}]
     if not isinstance(value, list) or not value:
@@ -408,7 +429,7 @@ def _ends_with_user(name: str, messages: list[dict[str, str]]) -> None:
         raise FieldError(name, "its last message is empty")
 
 
-def _candidates(value: Any, max_bytes: int) -> list[CandidateRow]:
+def _candidates(value: object, max_bytes: int) -> list[CandidateRow]:
     if value is None:
         return []
     if not isinstance(value, list) or not 2 <= len(value) <= MOST_CANDIDATES:
@@ -431,7 +452,7 @@ def _candidates(value: Any, max_bytes: int) -> list[CandidateRow]:
     return candidates
 
 
-def _text(name: str, value: Any, max_bytes: int, *, empty: bool = False) -> str:
+def _text(name: str, value: object, max_bytes: int, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise FieldError(name, "must be a string")
     try:
@@ -447,7 +468,7 @@ def _text(name: str, value: Any, max_bytes: int, *, empty: bool = False) -> str:
     return value
 
 
-def _external_id(value: Any) -> str | None:
+def _external_id(value: object) -> str | None:
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -455,7 +476,7 @@ def _external_id(value: Any) -> str | None:
     return _text("id", value, 200)
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> int:
+def _integer(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError(name, "must be a whole number")
     if not low <= value <= high:
@@ -463,14 +484,14 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     return value
 
 
-def _metadata(value: Any) -> dict[str, Any]:
+def _metadata(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise FieldError("metadata", "must be an object")
     _check_storable(value, 0)
     return value
 
 
-def _check_storable(value: Any, depth: int) -> None:
+def _check_storable(value: object, depth: int) -> None:
     """Refuse what JSONB cannot hold: NUL, half surrogates, endless depth, what is no JSON."""
     if depth > DEEPEST:
         raise FieldError("metadata", f"is nested deeper than {DEEPEST}")
