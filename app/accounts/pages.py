@@ -57,6 +57,11 @@ def _local(address: str) -> str:
     return address if safe and "\n" not in address and "\r" not in address else "/"
 
 
+def get_source(request: Request) -> str:
+    """The address that a request came from."""
+    return request.client.host if request.client else "unknown"
+
+
 def _with_session(request: Request, response: Response, token: str) -> Response:
     settings: Settings = request.app.state.settings
     response.set_cookie(
@@ -98,10 +103,12 @@ async def sign_in(
 ) -> Response:
     """Check the password and start a session."""
     settings: Settings = request.app.state.settings
-    source = request.client.host if request.client else "unknown"
+    source = get_source(request)
     try:
         await service.refuse_guessing(session, email, source)
-        _user, token = await service.sign_in(session, email, password, days=settings.session_days)
+        _user, token = await service.sign_in(
+            session, email, password, days=settings.session_days, source=source
+        )
     except (NotSignedIn, TooManyTries) as error:
         if isinstance(error, NotSignedIn):
             await service.note_failure(session, email, source)
@@ -128,9 +135,14 @@ async def sign_in_link_form(request: Request, session: Session, token: str) -> R
 async def sign_in_by_link(request: Request, session: Session, token: str) -> Response:
     """Use the link and start a session."""
     settings: Settings = request.app.state.settings
+    source = get_source(request)
     try:
-        _user, new = await service.use_sign_in_link(session, token, days=settings.session_days)
+        _user, new = await service.use_sign_in_link(
+            session, token, days=settings.session_days, source=source
+        )
     except NotSignedIn as error:
+        await service.note_spent_link(session, token, source)
+        await session.commit()
         page = SignInPage(title=_("Sign in"), next_address="/", error=error)
         return render(request, "accounts/sign_in.html", page, status=error.status)
     await session.commit()

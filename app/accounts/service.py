@@ -168,7 +168,13 @@ async def refuse_guessing(session: AsyncSession, email: str, source: str) -> Non
 
 
 async def note_failure(session: AsyncSession, email: str, source: str) -> None:
-    """Remember a sign-in that failed; what is older than a day is forgotten."""
+    """Remember a sign-in that failed; for the limits, what is older than a day is forgotten.
+
+    The audit log names an account, never what was typed for one: it may be a password in the wrong field.
+    """
+    user = await queries.get_user_by_email(session, email)
+    subject = user.email if user is not None else "an unknown address"
+    await record(session, None, "sign_in.failure", subject, source=source)
     keys = _failure_keys(email, source).values()
     session.add_all(SignInFailure(key=key) for key in keys)
     await session.execute(
@@ -177,13 +183,14 @@ async def note_failure(session: AsyncSession, email: str, source: str) -> None:
 
 
 async def sign_in(
-    session: AsyncSession, email: str, password: str, *, days: int
+    session: AsyncSession, email: str, password: str, *, days: int, source: str
 ) -> tuple[User, str]:
     """The person and the new session's token. Raises NotSignedIn, without saying what was wrong."""
     user = await queries.get_user_by_email(session, email)
     right = verify_password(password, user.password_hash if user else None)
     if user is None or not right or user.disabled_at is not None:
         raise NotSignedIn("The address or the password is not right", field="password")
+    await record(session, user.id, "sign_in", user.email, source=source, by="password")
     return user, await create_session(session, user, days=days)
 
 
@@ -232,13 +239,25 @@ async def create_sign_in_link(
     return token
 
 
+async def note_spent_link(session: AsyncSession, token: str, source: str) -> None:
+    """Write into the audit log that a link was tried in vain, and whose it was.
+
+    One that nobody was ever sent is no door that was tried: programs ask for any address there is.
+    """
+    link = await queries.get_link_for_update(session, hash_token(token))
+    if link is not None:
+        await record(session, None, "sign_in.failure", link.user.email, source=source, by="link")
+
+
 async def is_reusable_link(session: AsyncSession, token: str) -> bool:
     """Whether following this link uses it up (an unknown one does: the person shall be asked)."""
     link = await queries.get_link_for_update(session, hash_token(token))
     return link is not None and link.reusable
 
 
-async def use_sign_in_link(session: AsyncSession, token: str, *, days: int) -> tuple[User, str]:
+async def use_sign_in_link(
+    session: AsyncSession, token: str, *, days: int, source: str
+) -> tuple[User, str]:
     """The person of a link and a new session's token. Raises NotSignedIn for a spent link."""
     link = await queries.get_link_for_update(session, hash_token(token))
     now = utc_now()
@@ -246,6 +265,7 @@ async def use_sign_in_link(session: AsyncSession, token: str, *, days: int) -> t
     if link is None or spent or link.user.disabled_at is not None:
         raise NotSignedIn("This sign-in link has expired or was used already", field="link")
     link.used_at = now
+    await record(session, link.user.id, "sign_in", link.user.email, source=source, by="link")
     return link.user, await create_session(session, link.user, days=days)
 
 

@@ -1,4 +1,4 @@
-"""The audit log: what was changed, by whom."""
+"""The audit log: what was changed, by whom, and who signed in."""
 
 from dataclasses import dataclass
 

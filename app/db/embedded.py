@@ -168,6 +168,7 @@ class EmbeddedServer:
                 "max_connections": "200",
                 "timezone": "UTC",
                 "log_timezone": "UTC",
+                "log_error_verbosity": "terse",  # an error's DETAIL quotes people's texts
             } | self.options
             flags = " ".join(f"-c {name}={value}" for name, value in settings.items())
             result = _run(

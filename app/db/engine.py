@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import (
 )
 from starlette.requests import Request
 
+from app.db.discretion import be_discreet
+
 SessionMaker = async_sessionmaker[AsyncSession]
 
 # How a server that went without a word (power, network) is noticed within about a minute.
@@ -43,9 +45,11 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=10,
+        hide_parameters=True,
         connect_args={"connect_timeout": 5, "application_name": "plackett", **KEEPALIVE},
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
+    be_discreet(engine.sync_engine)
     return engine
 
 

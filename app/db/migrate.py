@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.discretion import be_discreet
 from app.db.engine import sqlalchemy_url
 from app.settings import CHECKOUT
 
@@ -27,7 +28,8 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 def migrate(url: str, revision: str = "head") -> None:
     """Upgrade the database to `revision`. Several processes may call this at once."""
-    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
+    engine = create_engine(sqlalchemy_url(url), poolclass=NullPool, hide_parameters=True)
+    be_discreet(engine)
     try:
         with engine.connect() as lock, engine.connect() as connection:
             lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})

@@ -1,12 +1,15 @@
 """How people come in, and who is kept out."""
 
 import re
+from datetime import timedelta
 
 import httpx
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.models import Role, SignInFailure
+from app.accounts import service
+from app.accounts.guards import SESSION_COOKIE
+from app.accounts.models import AuditEntry, Role, SignInFailure
 from tests.factories.accounts import PASSWORD, bearer, create_user, sign_in
 
 TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
@@ -70,6 +73,41 @@ async def test_guessing_is_stopped_and_a_right_password_waits_too(
     token = TOKEN.search((await client.get("/sign-in")).text)
     assert token
     assert await attempt(user.email, PASSWORD) == 303
+
+
+async def test_sign_ins_and_failures_stand_in_the_audit_log(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    user = await create_user(session, password=PASSWORD)
+    link = await service.create_sign_in_link(session, user, lifetime=timedelta(days=1))
+    await session.commit()
+    token = TOKEN.search((await client.get("/sign-in")).text)
+    assert token
+    for email, password in (
+        (user.email, "a wrong one"),
+        ("my secret in the wrong field", PASSWORD),
+        (user.email, PASSWORD),
+    ):
+        data = {"email": email, "password": password, "csrf_token": token[1]}
+        await client.post("/sign-in", data=data)
+    client.cookies.clear()
+    token = TOKEN.search((await client.get(f"/sign-in/{link}")).text)
+    assert token
+    for _ in range(2):  # the second time it is spent
+        await client.post(f"/sign-in/{link}", data={"csrf_token": token[1]})
+        client.cookies.delete(SESSION_COOKIE)
+    rows = await session.scalars(
+        select(AuditEntry).where(AuditEntry.action.startswith("sign_in")).order_by(AuditEntry.id)
+    )
+    told = [(row.action, row.subject, row.actor_id, row.detail) for row in rows]
+    source = {"source": "127.0.0.1"}
+    assert told == [
+        ("sign_in.failure", user.email, None, source),
+        ("sign_in.failure", "an unknown address", None, source),
+        ("sign_in", user.email, user.id, source | {"by": "password"}),
+        ("sign_in", user.email, user.id, source | {"by": "link"}),
+        ("sign_in.failure", user.email, None, source | {"by": "link"}),
+    ]
 
 
 async def test_a_form_without_its_token_is_refused(
