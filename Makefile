@@ -1,6 +1,6 @@
 PYTHON ?= python3
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint types lock
+.PHONY: help demo test quick lint types docs lock
 
 help: ## list these
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -14,5 +14,7 @@ lint: ## ruff and the layers
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
 types: ## mypy, strict
 	.venv/bin/mypy
+docs: ## write the pages of docs/ that are made from the code
+	$(PYTHON) dev.py docs
 lock: ## write requirements.lock from what is installed
 	$(PYTHON) dev.py lock

@@ -184,12 +184,19 @@ def words(_: list[str]) -> None:
     run(PYTHON, "-m", "app.web.words")
 
 
+def docs(_: list[str]) -> None:
+    """Write the pages of docs/ that are made from the code."""
+    setup("dev")
+    run(PYTHON, "docs/generate.py")
+
+
 COMMANDS = {
     "demo": demo,
     "test": test,
     "setup": lambda arguments: setup(arguments[0] if arguments else "dev"),
     "lock": lock,
     "words": words,
+    "docs": docs,
 }
 
 

@@ -10,8 +10,8 @@ FACES = ("app/admin/", "app/research/")
 ROUTES = {"api.py", "pages.py"}
 # Who commits besides routes: whatever begins the work itself. All else is a service.
 BEGINNERS = {"cli.py", "commands.py", "jobs.py", "runner.py", "worker.py", "demo.py"}
-# The engine's own session helper; the middleware that notes when a session was last used.
-COMMITTERS = {"app/db/engine.py", "app/accounts/guards.py"}
+# Sessions of a whole piece of work; the guard that notes when a session was last used.
+COMMITTERS = {"app/db/engine.py", "app/accounts/guards.py", "app/terminal.py"}
 
 
 def is_route(source: Source) -> bool:

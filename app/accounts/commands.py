@@ -12,7 +12,7 @@ from app.terminal import Json, say, with_session
 
 
 def create_user(
-    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Who it is; they sign in with it.")],
     role: Annotated[Role, typer.Option(help="What the person may do.")],
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read a password from standard input.")
@@ -46,7 +46,7 @@ def create_user(
 
 
 def create_token(
-    email: Annotated[str, typer.Argument(metavar="EMAIL")],
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose token it is.")],
     name: Annotated[str, typer.Option(help="What the token is for.")] = "",
     as_json: Json = False,
 ) -> None:

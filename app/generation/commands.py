@@ -12,7 +12,7 @@ from app.terminal import Json, say, validated, with_session
 
 
 def add_policy(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it here.")],
     backend: Annotated[str, typer.Option(help="transformers (local) or openai (a server).")],
     model: Annotated[str, typer.Option(help="A path or id, or the model's name at the server.")],
     base_url: Annotated[
