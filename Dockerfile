@@ -3,7 +3,9 @@
 FROM node:22-slim AS browser
 WORKDIR /plackett
 COPY package.json package-lock.json ./
-RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY static static
+RUN node static/bundle.mjs && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
 
 FROM python:3.12-slim AS web
 ENV PYTHONUNBUFFERED=1 \
@@ -20,6 +22,7 @@ COPY trainer/__init__.py trainer/__init__.py
 RUN pip install --constraint requirements.lock --editable .
 COPY --from=browser /plackett/node_modules node_modules
 COPY . .
+COPY --from=browser /plackett/static/built static/built
 USER plackett
 VOLUME /data
 EXPOSE 8000

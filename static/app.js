@@ -1,30 +1,33 @@
-// What every page shares: moments in the reader's own time, confirmations, and disabled submit buttons.
-(() => {
-  "use strict";
-  const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+// @ts-check
+// What every page shares: moments in the reader's own time, confirmations, and forms that send themselves.
 
-  function localise(root) {
-    for (const element of root.querySelectorAll("time[data-local]")) {
-      const moment = new Date(element.dateTime);
-      if (Number.isNaN(moment.getTime())) continue;
-      element.title = element.textContent;
-      element.textContent = format.format(moment);
-      element.removeAttribute("data-local");
-    }
+const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function localise() {
+  for (const element of document.querySelectorAll("time[data-local]")) {
+    const time = /** @type {HTMLTimeElement} */ (element);
+    const moment = new Date(time.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    time.title = time.textContent ?? "";
+    time.textContent = format.format(moment);
+    time.removeAttribute("data-local");
   }
+}
 
-  document.addEventListener("submit", (event) => {
-    const question = event.target.getAttribute("data-confirm");
-    if (question && !window.confirm(question)) {
-      event.preventDefault();
-      event.stopImmediatePropagation();
-    }
-  }, true);
+/** Ask before a form that says so is sent.
+ * @param {SubmitEvent} event
+ */
+function confirmSubmit(event) {
+  const question = /** @type {HTMLFormElement} */ (event.target).getAttribute("data-confirm");
+  if (question && !window.confirm(question)) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+}
 
-  document.addEventListener("change", (event) => {
-    if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
-  });
-
-  document.addEventListener("DOMContentLoaded", () => localise(document));
-  document.addEventListener("htmx:after:swap", () => localise(document));
-})();
+document.addEventListener("submit", confirmSubmit, true);
+document.addEventListener("change", ({ target }) => {
+  if (target instanceof HTMLSelectElement && target.matches("[data-submit-on-change]")) target.form?.requestSubmit();
+});
+document.addEventListener("htmx:after:swap", localise);
+localise();

@@ -6,8 +6,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from app.errors import NotFound
-from app.settings import CHECKOUT, Settings
-from app.web.templates import VENDOR
+from app.settings import Settings
+from app.web.assets import STATIC, VENDOR
 
 FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -26,7 +26,7 @@ class HashedFiles(StaticFiles):
 
 def mount(app: FastAPI, settings: Settings) -> None:
     """Serve /static from the checkout and /vendor from the installed packages."""
-    app.mount("/static", HashedFiles(directory=CHECKOUT / "static"), name="static")
+    app.mount("/static", HashedFiles(directory=STATIC), name="static")
 
     @app.get("/vendor/{name}", include_in_schema=False)
     async def vendor(name: str) -> FileResponse:

@@ -1,6 +1,5 @@
 """Templates: one environment, and pages whose context is a typed class."""
 
-import hashlib
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,18 +13,11 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 
 from app.settings import CHECKOUT, Settings
+from app.web.assets import asset_url, bundle_url, vendor_url
 from app.web.csrf import csrf_token, set_csrf_cookie
 from app.web.language import get_language, gettext, list_languages, ngettext
 from app.web.markdown import render_markdown
 from app.web.people import get_person
-
-# The browser's libraries: what a page asks for, and where npm puts it.
-VENDOR = {
-    "htmx.js": "htmx.org/dist/htmx.min.js",
-    "uplot.js": "uplot/dist/uPlot.iife.min.js",
-    "uplot.css": "uplot/dist/uPlot.min.css",
-}
-
 
 # A sentence that the page before left for this one ("The import has started.").
 NOTICE_COOKIE = "plackett_notice"
@@ -36,20 +28,6 @@ class PageContext:
     """What every page's template gets; a page's own class adds its fields."""
 
     title: str
-
-
-@lru_cache
-def asset_url(name: str) -> str:
-    """The address of a file in static/, with its hash, so that browsers may keep it for ever."""
-    digest = hashlib.sha256((CHECKOUT / "static" / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={digest}"
-
-
-def vendor_url(name: str) -> str:
-    """The address of an installed library of the browser's."""
-    if name not in VENDOR:
-        raise KeyError(f"{name} is not one of {sorted(VENDOR)}")
-    return f"/vendor/{name}"
 
 
 def moment(value: datetime | None) -> Markup:
@@ -84,7 +62,8 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     environment.undefined = StrictUndefined
     environment.trim_blocks = True
     environment.lstrip_blocks = True
-    environment.globals.update(asset_url=asset_url, vendor_url=vendor_url, csrf_token=csrf_token)
+    environment.globals.update(asset_url=asset_url, bundle_url=bundle_url, vendor_url=vendor_url)
+    environment.globals.update(csrf_token=csrf_token)
     environment.globals.update(get_person=get_person, get_notice=get_notice)
     environment.globals.update(get_language=get_language, list_languages=list_languages)
     environment.add_extension("jinja2.ext.i18n")

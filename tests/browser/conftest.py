@@ -17,6 +17,7 @@ from simulation.browser import ARGUMENTS, find_chromium
 from simulation.cluster import new_database
 from simulation.served import free_port, wait_until_ready
 from tests.factories.accounts import PASSWORD
+from tests.node import build_bundles
 
 
 @dataclass
@@ -52,6 +53,7 @@ async def site(
 ) -> AsyncIterator[Site]:
     """One server for all browser tests of a worker process; each test makes its own project."""
     data_dir = tmp_path_factory.mktemp("site")
+    build_bundles()
     with new_database(server_url, f"site_{template_name}", template=template_name) as url:
         port = free_port()
         process = start_server(url, data_dir, port)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import uuid
 from collections.abc import Iterable
 from itertools import combinations, product
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -149,6 +150,7 @@ async def test_ranking_four_candidates_takes_five_keys(
     for key in ("2", "1", "4", "3", "Enter"):
         await page.keyboard.press(key)
     await expect(page.locator(".recap:has(.badge) .order")).to_have_text("B > A > D > C")
+    await expect(page.locator("#today")).to_have_text("1 today")
     (ranking,) = await stored(session, rater)
     assert ranking.ranks == {ids["B"]: 1, ids["A"]: 2, ids["D"]: 3, ids["C"]: 4}
     # The next task is there and takes keys at once.
@@ -334,7 +336,8 @@ async def test_two_responses_are_compared_on_a_scale(
         assignment = await page.get_attribute("#workspace", "data-assignment")
         await page.keyboard.press(str(number + 1))
         if number == 6:
-            await page.keyboard.press("n")  # both are bad
+            await page.keyboard.press("n")
+            await expect(page.locator("#announcer")).to_have_text("Both are bad: ✓")
         await page.keyboard.press("Enter")
         await expect(
             page.locator(f"#workspace:not([data-assignment='{assignment}'])")
@@ -446,6 +449,24 @@ async def test_a_phones_buttons_and_no_sideways_scrolling(
     (ranking,) = await stored(session, rater)
     assert ranking.ranks == {ids["B"]: 1, ids["A"]: 2, ids["C"]: 2, ids["D"]: 3}
     await phone.close()
+
+
+async def test_without_a_bundle_the_modules_themselves_are_served(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    async def swap_script(route: Route) -> None:
+        answer = await route.fetch()
+        bundle = re.compile(r"/static/built/ranking\.js\?v=\w+")
+        body, count = bundle.subn("/static/ranking/main.js", await answer.text())
+        assert count == 1
+        await route.fulfill(response=answer, body=body)
+
+    project = await open_project(session, page, site, rater)
+    await page.route(f"**/rate/{project.slug}", swap_script)
+    await page.reload()
+    for key in ("1", "2", "3", "4", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".recap:has(.badge) .order")).to_have_text("A > B > C > D")
 
 
 async def test_without_scripts_the_page_still_ranks(

@@ -1,0 +1,66 @@
+// @ts-check
+// The ranking page. A submitted form goes through an outbox that outlives the page, and the task after it is
+// already here.
+import { openDialog, unfold } from "./cards.js";
+import { find, findAll } from "../shared/dom.js";
+import { isDragging } from "./drag.js";
+import { readKey } from "./keys.js";
+import { Tasks } from "./tasks.js";
+import { Session } from "./timing.js";
+
+/** @import { Action } from "./keys.js" */
+/** @import { Task } from "./task.js" */
+
+const TEXTS = "input:not([type=radio], [type=checkbox]), textarea, select";
+const CONTROLS = "button, a, summary, input[type=checkbox], select";
+
+/** Do what a key asks for.
+ * @param {Action} action
+ * @param {Task} task
+ */
+function act({ name, by = 0 }, task) {
+  /** @type {Record<string, () => void>} */
+  const actions = {
+    submit: () => task.submit(),
+    digit: () => task.choose(by),
+    step: () => task.step(by),
+    move: () => task.move(by),
+    sideways: () => (task.form.isPair ? task.move(by) : task.step(by)),
+    undo: () => task.undo(),
+    unfold: () => {
+      task.touched = true;
+      unfold(task.marked);
+    },
+    none: () => task.toggleNone(),
+    back: () => find("#back")?.click(),
+    difference: () => openDialog("difference-dialog", task),
+    skip: () => openDialog("skip-dialog", task),
+    guidelines: () => openDialog("guidelines-dialog", task),
+    keys: () => openDialog("keys-dialog", task),
+  };
+  actions[name]();
+}
+
+const session = new Session();
+const tasks = new Tasks(session);
+
+document.addEventListener("keydown", (event) => {
+  if (!tasks.current || isDragging()) return;
+  const target = /** @type {Element} */ (event.target);
+  const action = readKey(event, {
+    typing: target.matches(TEXTS),
+    onControl: target.closest(CONTROLS) !== null,
+    onRadio: target.matches("input[type=radio]"),
+    inDialog: find("dialog[open]") !== null,
+  });
+  if (!action) return;
+  event.preventDefault();
+  act(action, tasks.current);
+});
+for (const button of findAll(".rate-head [data-dialog]")) {
+  button.addEventListener("click", () => openDialog(button.dataset.dialog ?? "", tasks.current));
+}
+document.documentElement.classList.replace("no-js", "js");
+session.show();
+session.start(() => tasks.current);
+tasks.start();

@@ -1,0 +1,265 @@
+// @ts-check
+// One task on the page: what the rater does with it.
+import { describeTier, openDialog, prepareCards, showMark, showRanks } from "./cards.js";
+import { Differences } from "./difference.js";
+import { encodeForm, find, findAll, get, getField } from "../shared/dom.js";
+import { DraftKeeper } from "./draft.js";
+import { RankingForm } from "./form.js";
+import { readProblem } from "./outbox.js";
+import { moveStep, moveTier } from "./ranks.js";
+import { draftKey, local } from "./store.js";
+import { announce } from "./told.js";
+import { say } from "./words.js";
+
+/** @import { Entry } from "./outbox.js" */
+/**
+ * @typedef {object} Listener
+ * @property {(entry: Entry, task: Task) => void} onSubmit
+ * @property {(task: Task) => void} onSkip
+ */
+
+export class Task {
+  /**
+   * @param {HTMLElement} root
+   * @param {Listener} listener
+   */
+  constructor(root, listener) {
+    this.root = root;
+    this.listener = listener;
+    this.id = root.dataset.assignment ?? "";
+    this.changing = root.dataset.changing; // the stored ranking that is being changed
+    this.project = root.dataset.project ?? "";
+    this.cards = findAll(".card", root);
+    this.form = new RankingForm(get("#ranking", root, HTMLFormElement), this.cards);
+    /** @type {(() => void)[]} */
+    this.history = [];
+    this.sent = false;
+    this.touched = false;
+    this.seconds = Number(getField(this.form.element, "seconds").value) || 0;
+    this.draft = new DraftKeeper(this.id, this.form, {
+      getSeconds: () => this.seconds,
+      isSent: () => this.sent,
+      onSaved: (note) => this.note(note && say(note)),
+    });
+    this.restoreDraft();
+    prepareCards(this);
+    this.differences = new Differences(this.id, root, this.form);
+    this.listen();
+    showRanks(this);
+    this.marked = this.form.findUnranked() ?? this.cards[0];
+    this.mark(this.marked, { focus: false });
+  }
+
+  get count() {
+    return this.cards.length;
+  }
+
+  restoreDraft() {
+    const draft = this.changing ? null : this.draft.read();
+    if (!draft) return;
+    this.form.restoreDraft(draft);
+    this.seconds = Math.max(this.seconds, draft.seconds ?? 0);
+  }
+
+  listen() {
+    const form = this.form.element;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    form.addEventListener("input", ({ target }) => {
+      const name = /** @type {HTMLInputElement} */ (target).name;
+      if (name === "preference") showRanks(this);
+      if (name === "rewrite") this.differences.compareRewrite();
+      this.keepDraft();
+    });
+    for (const button of findAll("[data-dialog]", this.root)) {
+      button.addEventListener("click", () => openDialog(button.dataset.dialog ?? "", this));
+    }
+    get("#copy-best", this.root).addEventListener("click", () => this.copyBest());
+    const dialog = find("#skip-dialog", this.root, HTMLDialogElement);
+    if (!dialog) return; // a stored ranking is changed or left, never skipped
+    get("[data-close]", dialog).addEventListener("click", () => dialog.close());
+    const skipForm = get("form", dialog, HTMLFormElement);
+    skipForm.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.skip(skipForm, dialog);
+    });
+  }
+
+  /** What is stored stays so until a change of it is submitted: then there is no draft. */
+  keepDraft() {
+    if (!this.changing) this.draft.keep();
+  }
+
+  /** @param {string} text */
+  note(text) {
+    get("#saved", this.root).textContent = text;
+  }
+
+  /** Put a card into a tier; 0 takes it out.
+   * @param {HTMLElement} card
+   * @param {number} tier
+   */
+  setTier(card, tier, { remember = true } = {}) {
+    const before = this.form.getTier(card);
+    if (before === tier || this.sent) return;
+    if (remember) {
+      this.history.push(() => {
+        this.setTier(card, before, { remember: false });
+        this.mark(card);
+      });
+    }
+    this.form.setTier(card, tier);
+    showRanks(this);
+    this.keepDraft();
+    announce(describeTier(this, card));
+  }
+
+  /** Choose how two responses compare.
+   * @param {number | null} preference
+   */
+  setPreference(preference, { remember = true } = {}) {
+    const before = this.form.getPreference();
+    if (before === preference || this.sent) return;
+    if (remember) this.history.push(() => this.setPreference(before, { remember: false }));
+    this.form.setPreference(preference);
+    showRanks(this);
+    this.keepDraft();
+    announce(get("#order", this.root).textContent ?? "");
+  }
+
+  undo() {
+    const last = this.history.pop();
+    if (last) last();
+    else announce(say("nothing_to_undo"));
+  }
+
+  /** Mark the card that keys speak of.
+   * @param {HTMLElement} card
+   */
+  mark(card, { focus = true } = {}) {
+    this.marked = card;
+    showMark(this.cards, card);
+    if (!focus) return;
+    card.focus({ preventScroll: true });
+    if (this.touched) card.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Mark a card before or after.
+   * @param {number} by
+   */
+  step(by) {
+    this.touched = true;
+    const index = this.cards.indexOf(this.marked) + by + this.count;
+    this.mark(this.cards[index % this.count]);
+  }
+
+  /** A digit: a tier, or a step of the scale; 0 takes it back.
+   * @param {number} digit
+   */
+  choose(digit) {
+    this.touched = true;
+    const steps = this.form.listSteps();
+    const count = this.form.isPair ? steps.length : this.count;
+    if (digit > count) {
+      announce(say("only_places", { count }));
+    } else if (this.form.isPair) {
+      this.setPreference(digit ? Number(steps[digit - 1].value) : null);
+    } else {
+      const card = this.marked;
+      this.setTier(card, digit);
+      this.mark((digit && this.form.findUnranked()) || card);
+    }
+  }
+
+  /** Move the marked card, or the preference, up or down.
+   * @param {number} by
+   */
+  move(by) {
+    if (this.form.isPair) {
+      const steps = this.form.listSteps();
+      const chosen = steps.findIndex((step) => step.checked);
+      this.setPreference(Number(steps[moveStep(chosen, by, steps.length)].value));
+      return;
+    }
+    this.setTier(this.marked, moveTier(this.form.getTier(this.marked), by, this.count));
+    this.mark(this.marked);
+  }
+
+  /** Say that no response is good enough, or take it back. */
+  toggleNone() {
+    const { box, label } = this.form.getNoneIsGood();
+    box.checked = !box.checked;
+    const details = box.closest("details");
+    if (details && box.checked) details.open = true;
+    this.keepDraft();
+    announce(`${label}: ${box.checked ? "✓" : "–"}`);
+  }
+
+  /** Begin a better version from the best response. */
+  copyBest() {
+    const best = this.form.findBest();
+    if (!best) {
+      announce(say("best_first"));
+      return;
+    }
+    const box = getField(this.form.element, "rewrite");
+    if (!box.value.trim()) box.value = get(".prose", best).innerText.trim();
+    box.focus();
+    this.differences.compareRewrite();
+    this.keepDraft();
+  }
+
+  submit() {
+    if (this.sent) return;
+    if (!this.form.isComplete()) {
+      const reason = say(this.form.isPair ? "no_preference" : "incomplete");
+      announce(reason);
+      this.note(reason);
+      const unranked = this.form.findUnranked();
+      if (unranked) this.mark(unranked);
+      return;
+    }
+    this.sent = true;
+    this.draft.stop();
+    getField(this.form.element, "seconds").value = this.seconds.toFixed(1);
+    get("#submit", this.root, HTMLButtonElement).disabled = true;
+    this.note(say("sending"));
+    const entry = {
+      id: this.changing ?? this.id,
+      address: this.form.element.getAttribute("action") ?? "",
+      body: encodeForm(this.form.element).toString(),
+      order: this.form.describe(),
+      project: this.project,
+    };
+    this.listener.onSubmit(entry, this);
+  }
+
+  /** The server said no: nothing is lost, the rater decides.
+   * @param {string} reason
+   */
+  refuse(reason) {
+    this.sent = false;
+    get("#submit", this.root, HTMLButtonElement).disabled = false;
+    this.note(say("refused", { reason }));
+    announce(say("refused", { reason }));
+  }
+
+  /**
+   * @param {HTMLFormElement} form
+   * @param {HTMLDialogElement} dialog
+   */
+  async skip(form, dialog) {
+    const options = { method: "POST", headers: { Accept: "application/json" }, body: encodeForm(form) };
+    const answer = await fetch(form.getAttribute("action") ?? "", options).catch(() => null);
+    dialog.close();
+    if (answer?.ok) {
+      this.sent = true;
+      local.drop(draftKey(this.id));
+      this.listener.onSkip(this);
+    } else {
+      this.note(answer ? say("refused", { reason: await readProblem(answer) }) : say("kept_here"));
+    }
+  }
+}

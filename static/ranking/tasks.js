@@ -1,0 +1,166 @@
+// @ts-check
+// From one task to the next: the one on the page, the one fetched ahead of it, and rankings on their way.
+import { find, get, getToken } from "../shared/dom.js";
+import { Outbox } from "./outbox.js";
+import { local } from "./store.js";
+import { Task } from "./task.js";
+import { announce, tellNoneWaits, tellRefused, tellSending, tellStored, tellWaiting } from "./told.js";
+import { formatClock, say } from "./words.js";
+
+/** @import { Entry } from "./outbox.js" */
+/** @import { Session } from "./timing.js" */
+
+const RETRY_EVERY = 8000; // milliseconds between attempts to send what waits
+const LOOK_AGAIN_EVERY = 2000; // milliseconds between looks for a next task, while there is no line
+
+export class Tasks {
+  /** @param {Session} session */
+  constructor(session) {
+    this.session = session;
+    /** @type {Task | null} the task on the page */
+    this.current = null;
+    /** @type {HTMLElement | null} the workspace of the task after it, not on the page yet */
+    this.prefetched = null;
+    this.outbox = new Outbox({
+      store: local,
+      send: (address, options) => fetch(address, options),
+      getToken: () => find("input[name=csrf_token]", document, HTMLInputElement)?.value,
+      listener: {
+        onStored: (stored) => {
+          tellStored(stored);
+          session.show();
+          if (!this.prefetched) this.prefetch();
+        },
+        onRefused: (entry, reason) => tellRefused(entry.order, reason, entry.project),
+        onWaiting: tellWaiting,
+        onEmpty: tellNoneWaits,
+      },
+    });
+  }
+
+  /** Begin with what the server put into the page, and with what an earlier page left to send. */
+  start() {
+    this.adopt();
+    this.retry();
+    window.addEventListener("online", () => this.retry());
+    setInterval(() => this.outbox.list().length && this.retry(), RETRY_EVERY);
+  }
+
+  /** Make the task of the workspace that is on the page now. */
+  adopt() {
+    const root = get("#workspace");
+    this.current = null;
+    this.prefetched = null;
+    if (!root.dataset.assignment) {
+      find("[autofocus]", root)?.focus();
+      return;
+    }
+    this.current = new Task(root, {
+      onSubmit: (entry, task) => this.submit(entry, task),
+      onSkip: (task) => this.advance(task),
+    });
+    this.current.mark(this.current.marked);
+    get("#timer").textContent = formatClock(this.current.seconds);
+    this.prefetch();
+  }
+
+  /** Put a workspace on the page.
+   * @param {HTMLElement} workspace
+   */
+  present(workspace) {
+    get("#workspace").replaceWith(document.importNode(workspace, true));
+    window.scrollTo({ top: 0, behavior: "instant" });
+    this.adopt();
+    // What became of the ranking before is told by #told, which is live itself.
+    announce(this.current ? say("next_task", { count: this.current.count }) : say("nothing_left"));
+    document.dispatchEvent(new CustomEvent("plackett:shown"));
+  }
+
+  /** Send a ranking. The next task need not wait for the answer where what is kept here cannot be lost; the page
+   * says that it is stored when the server has said so.
+   * @param {Entry} entry
+   * @param {Task} task
+   */
+  async submit(entry, task) {
+    this.session.count();
+    const kept = this.outbox.keep(entry);
+    if (kept && this.prefetched && !task.changing) {
+      tellSending(entry.order);
+      const sending = this.outbox.deliver(entry);
+      this.present(this.prefetched);
+      await sending;
+    } else if ((await this.outbox.deliver(entry, () => task)) !== "refused") {
+      await this.advance(task);
+    }
+  }
+
+  async retry() {
+    await this.outbox.retry(
+      (entry) => (this.current?.id === entry.id ? this.current : null),
+      (task) => {
+        task.sent = true;
+        this.advance(task);
+      },
+    );
+  }
+
+  /** Fetch the task after the one on the page. */
+  async prefetch() {
+    this.prefetched = null;
+    const { current } = this;
+    // Until the server has the ranking before it, the task on the page is still the one held ahead.
+    if (!current || current.changing || this.outbox.list().length) return;
+    const body = new URLSearchParams({ current: current.id, csrf_token: getToken(current.form.element) });
+    const answer = await fetch(`${current.project}/ahead`, { method: "POST", body }).catch(() => null);
+    if (!answer || answer.status !== 200 || this.current !== current) return;
+    this.prefetched = readWorkspace(await answer.text());
+  }
+
+  /** Go on from a task that is done.
+   * @param {Task} task
+   */
+  async advance(task) {
+    if (task !== this.current) return;
+    if (task.changing) {
+      location.assign(task.project);
+    } else if (this.prefetched) {
+      this.present(this.prefetched);
+    } else if (!(await this.presentNext(task))) {
+      task.note(say("kept_here"));
+      this.waitForLine(task);
+    }
+  }
+
+  /** Ask the server for the next task; whether it came.
+   * @param {Task} task
+   */
+  async presentNext(task) {
+    const answer = await fetch(`${task.project}/next`).catch(() => null);
+    const workspace = answer?.ok && !answer.redirected ? readWorkspace(await answer.text()) : null;
+    if (this.current !== task) return true; // another look was faster
+    if (!workspace) return false;
+    this.present(workspace);
+    return true;
+  }
+
+  /** No line and nothing fetched ahead: the page says so, and goes on by itself.
+   * @param {Task} task
+   */
+  waitForLine(task) {
+    const timer = setInterval(async () => {
+      if (task !== this.current) {
+        clearInterval(timer);
+      } else if (!this.outbox.list().some((entry) => entry.id === task.id)) {
+        // First what is to be sent, then the next task.
+        if (await this.presentNext(task)) clearInterval(timer);
+      }
+    }, LOOK_AGAIN_EVERY);
+  }
+}
+
+/** The workspace in a page or fragment from the server.
+ * @param {string} html
+ */
+function readWorkspace(html) {
+  return find("#workspace", new DOMParser().parseFromString(html, "text/html"));
+}

@@ -1,0 +1,141 @@
+// @ts-check
+// A run's curves, drawn while it runs.
+import { create, find, get } from "../shared/dom.js";
+
+/** @typedef {{ step: number } & Record<string, number | null>} Row */
+/**
+ * @typedef {object} Plot what is used of uPlot's
+ * @property {(size: { width: number, height: number }) => void} setSize
+ * @property {(columns: (number | null)[][]) => void} setData
+ */
+/** @typedef {new (options: object, columns: number[][], parent: HTMLElement) => Plot} PlotKind */
+/** @typedef {{ plot: Plot, keys: string[], figure: HTMLElement }} Curve */
+
+const HEIGHT = 190; // pixels of a plot
+const PADDING = 32; // pixels of a figure beside its plot
+const FOLLOW_EVERY = 1500; // milliseconds
+
+/** @type {[string, string[]][]} */
+const ONLINE = [
+  ["Reward model's score", ["score", "rlhf_reward"]],
+  ["KL from the reference, nats", ["kl", "kl_k3"]],
+  ["Entropy, nats a token", ["entropy"]],
+  ["Response length, tokens", ["response_length"]],
+  ["Share that ended", ["ended_share"]],
+];
+/** @type {Record<string, [string, string[]][]>} a stage's curves: title and figures */
+const GROUPS = {
+  reward: [
+    ["Loss", ["loss"]],
+    ["Accuracy on the batch", ["accuracy"]],
+    ["Gradient norm", ["grad_norm"]],
+  ],
+  sft: [
+    ["Loss", ["loss"]],
+    ["Gradient norm", ["grad_norm"]],
+  ],
+  rloo: [...ONLINE, ["Tokens a second", ["tokens_per_second"]]],
+  dpo: [
+    ["Loss", ["loss"]],
+    ["Accuracy", ["accuracy"]],
+    ["Margin", ["margin"]],
+  ],
+  ppo: [
+    ...ONLINE,
+    ["Clipped share", ["clip_share", "value_clip_share"]],
+    ["Value loss", ["value_loss"]],
+    ["Tokens a second", ["tokens_per_second"]],
+  ],
+};
+
+/** A colour of the theme.
+ * @param {string} name
+ */
+function readColour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** An empty plot for each group of curves.
+ * @param {PlotKind} uPlot
+ * @param {string} stage
+ * @returns {Curve[]}
+ */
+function createCurves(uPlot, stage) {
+  const strokes = [readColour("--accent"), readColour("--warn")];
+  const line = readColour("--line");
+  const axis = { stroke: readColour("--ink-soft"), grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
+  return (GROUPS[stage] ?? []).map(([title, keys]) => {
+    const figure = create("figure", {}, create("figcaption", { textContent: title }));
+    get("#curves").append(figure);
+    const series = keys.map((label, index) => ({ label, stroke: strokes[index], width: 1.6, spanGaps: true }));
+    const options = {
+      width: figure.clientWidth - PADDING,
+      height: HEIGHT,
+      scales: { x: { time: false } },
+      axes: [axis, { ...axis, size: 56 }],
+      series: [{ label: "step" }, ...series],
+    };
+    return { plot: new uPlot(options, [[], ...keys.map(() => [])], figure), keys, figure };
+  });
+}
+
+/**
+ * @param {Curve[]} curves
+ * @param {Row[]} rows
+ */
+function draw(curves, rows) {
+  const steps = rows.map((row) => row.step);
+  for (const { plot, keys } of curves) {
+    plot.setData([steps, ...keys.map((key) => rows.map((row) => row[key] ?? null))]);
+  }
+  const latest = Object.entries(rows.at(-1) ?? {}).map(([name, value]) => {
+    const head = create("th", { scope: "row", textContent: name });
+    return create("tr", {}, head, create("td", { textContent: Number(value).toPrecision(5) }));
+  });
+  get("#latest").replaceChildren(...latest);
+}
+
+/** Where the run stands.
+ * @param {{ state: string, step: number, total_steps: number | null }} run
+ */
+function showProgress({ state, step, total_steps: total }) {
+  const progress = get("#run-progress", document, HTMLProgressElement);
+  get("#run-state").textContent = state;
+  if (total) progress.max = total;
+  progress.value = step;
+  if (state === "running") get("#run-step").textContent = `Step ${step}${total ? ` of ${total}` : ""}`;
+}
+
+/** Fetch what is new, draw it, and look again while the run goes on.
+ * @param {HTMLElement} root
+ * @param {Curve[]} curves
+ * @param {Row[]} rows
+ */
+async function follow(root, curves, rows) {
+  const address = `/api/v1/runs/${root.dataset.id}`;
+  try {
+    const metrics = await (await fetch(`${address}/metrics?after=${rows.length - 1}`)).json();
+    rows.push(...metrics);
+    if (metrics.length) draw(curves, rows);
+    if (root.dataset.live !== "true") return;
+    const run = await (await fetch(address)).json();
+    showProgress(run);
+    if (!["queued", "running"].includes(run.state)) {
+      location.reload();
+      return;
+    }
+  } catch {
+    // The line is lost for a moment: look again later.
+  }
+  setTimeout(() => follow(root, curves, rows), FOLLOW_EVERY);
+}
+
+const root = find("#run");
+const uPlot = /** @type {{ uPlot?: PlotKind }} */ (/** @type {unknown} */ (window)).uPlot;
+if (root && uPlot) {
+  const curves = createCurves(uPlot, root.dataset.stage ?? "");
+  addEventListener("resize", () => {
+    for (const { plot, figure } of curves) plot.setSize({ width: figure.clientWidth - PADDING, height: HEIGHT });
+  });
+  follow(root, curves, []);
+}
