@@ -28,6 +28,7 @@ from app.web import health, static
 from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
 from app.web.middleware import AccessLog, BodyLimit, ReadersLanguage, SecurityHeaders
+from app.web.proxies import TrustedProxies
 from app.worker import keep_running
 
 # No two routers hold the same address, so their order decides nothing but speed: routes are tried one by
@@ -95,7 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(GZipMiddleware, minimum_size=1400, compresslevel=6)
     app.add_middleware(ReadersLanguage)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(AccessLog)  # the outermost: it sees what the others took, and answered
+    app.add_middleware(AccessLog)  # outside those: it sees what the others took, and answered
+    app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
     install_error_handlers(app)
     app.include_router(health.router)
     static.mount(app, settings)

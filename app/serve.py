@@ -54,7 +54,7 @@ def serve(host: str, port: int, workers: int) -> None:
         "workers": workers,
         "log_config": None,
         "access_log": False,
-        "proxy_headers": True,
+        "proxy_headers": False,  # app.web.proxies decides which proxies are believed
     }
     application = "app.main:create_served_app"
     check_port(host, port)

@@ -1,6 +1,7 @@
 """One typed settings object, read from environment variables."""
 
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,11 @@ class Settings(BaseSettings):
     )
     secure_cookies: bool = Field(
         default=False, description="Send cookies over HTTPS only; set it behind a TLS proxy."
+    )
+    trusted_proxies: Words = Field(
+        default=(),
+        description="Addresses and networks of the proxies in front, parted by commas; only what these "
+        "tell of whom they forward for (X-Forwarded-For, X-Forwarded-Proto) is believed.",
     )
     session_days: int = Field(default=14, ge=1, description="How long a sign-in lasts, in days.")
     max_request_bytes: int = Field(
@@ -79,7 +85,17 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
-    @field_validator("policy_private_hosts", mode="before")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            try:
+                ip_network(each, strict=False)
+            except ValueError:
+                raise ValueError(f"{each!r} is neither an address nor a network") from None
+        return value
+
+    @field_validator("policy_private_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _parted(cls, value: Any) -> Any:
         return (

@@ -3,6 +3,7 @@
 import re
 import uuid
 from datetime import timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from sqlalchemy import delete
@@ -145,10 +146,20 @@ async def set_disabled(
 # address from anywhere, and from one source for any address. A sign-in link works all the while.
 TRY_WINDOW = timedelta(minutes=15)
 MOST_FAILURES = {"pair": 10, "address": 50, "source": 100}
+IPV6_SITE = 64  # bits: whoever has one IPv6 address has the 2^64 beside it
+
+
+def _site(source: str) -> str:
+    """The network that one client is taken to have to itself."""
+    try:
+        found = ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    return str(ip_network((found, IPV6_SITE), strict=False)) if found.version == 6 else source
 
 
 def _failure_keys(email: str, source: str) -> dict[str, bytes]:
-    address = email.strip().lower()
+    address, source = email.strip().lower(), _site(source)
     return {
         "pair": hash_token(f"pair {source} {address}"),
         "address": hash_token(f"address {address}"),
