@@ -6,7 +6,6 @@ htmx fragment; the command line prints the message and exits with 1.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 
 class PlackettError(Exception):
@@ -21,7 +20,7 @@ class PlackettError(Exception):
         message: str,
         *,
         field: str | None = None,
-        details: Sequence[Mapping[str, Any]] = (),
+        details: Sequence[Mapping[str, object]] = (),
     ) -> None:
         super().__init__(message)
         self.message = message

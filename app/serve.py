@@ -7,7 +7,7 @@ while nobody is in a hurry: of 16 kept-alive connections 15 ended in one of two.
 
 import socket
 import sys
-from typing import Any
+from typing import TypedDict
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -15,10 +15,22 @@ from uvicorn.supervisors import Multiprocess
 from app.errors import Unavailable
 
 
+class Options(TypedDict):
+    """What uvicorn is told, however many processes there are."""
+
+    factory: bool
+    host: str
+    port: int
+    workers: int
+    log_config: None
+    access_log: bool
+    proxy_headers: bool
+
+
 class OwnSocket(socket.socket):
     """A bound socket; a process that is started with it gets another one of the same address."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return bind, (self.getsockname()[:2],)
 
 
@@ -47,7 +59,7 @@ def check_port(host: str, port: int) -> None:
 
 def serve(host: str, port: int, workers: int) -> None:
     """Answer requests until stopped; a process that dies is started again. Raises Unavailable."""
-    options: dict[str, Any] = {
+    options: Options = {
         "factory": True,
         "host": host,
         "port": port,

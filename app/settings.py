@@ -3,7 +3,7 @@
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
 
     @field_validator("policy_private_hosts", "trusted_proxies", mode="before")
     @classmethod
-    def _parted(cls, value: Any) -> Any:
+    def _parted(cls, value: object) -> object:
         return (
             tuple(filter(None, map(str.strip, value.split(","))))
             if isinstance(value, str)

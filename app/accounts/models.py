@@ -2,7 +2,6 @@
 
 import uuid
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, String, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
@@ -131,6 +130,6 @@ class AuditEntry(Base):
     )
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(String(200), default="", server_default="")
-    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict, server_default="{}")
+    detail: Mapped[dict[str, object]] = mapped_column(JSONB, default=dict, server_default="{}")
 
     actor: Mapped[User | None] = relationship(lazy="raise")

@@ -4,7 +4,6 @@ import re
 import uuid
 from datetime import timedelta
 from ipaddress import ip_address, ip_network
-from typing import Any
 
 from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
@@ -40,7 +39,7 @@ async def record(
     actor: uuid.UUID | None,
     action: str,
     subject: str = "",
-    **detail: Any,
+    **detail: object,
 ) -> None:
     """Write a change into the audit log, in the transaction that makes it."""
     session.add(AuditEntry(actor_id=actor, action=action, subject=subject, detail=detail))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
@@ -24,7 +24,7 @@ class PoliciesPage(PageContext):
     """The registry: (policy, name of its parent, slugs of the projects that it writes for)."""
 
     rows: Sequence[tuple[Policy, str | None, Sequence[str]]]
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     error: PlackettError | None = None
 
 
@@ -32,7 +32,7 @@ async def _policies_page(
     request: Request,
     session: Session,
     *,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
     found = await queries.list_policies(session)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from starlette.datastructures import FormData
@@ -50,7 +50,7 @@ class SettingsPage(PageContext):
 
     project: Project | None
     tab: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     policies: Sequence[Policy]
     spare: int
     guidelines: Sequence[Guideline]
@@ -124,7 +124,7 @@ async def _settings_page(
     request: Request,
     session: Session,
     project: Project | None,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     *,
     error: PlackettError | None = None,
 ) -> Response:
@@ -183,7 +183,7 @@ async def change(request: Request, slug: str, session: Session, admin: Admin) ->
     )
 
 
-def read_settings(form: FormData) -> dict[str, Any]:
+def read_settings(form: FormData) -> dict[str, object]:
     """The form's fields in the shape of `ProjectIn`; empty rows of axes and flags are left out."""
     axes = [
         {"name": name, "question": question, "min": low or 1, "max": high or 5, "per": per}
@@ -217,11 +217,11 @@ def read_settings(form: FormData) -> dict[str, Any]:
     }
 
 
-def _seconds(minutes: Any) -> Any:
+def _seconds(minutes: object) -> object:
     return int(float(str(minutes)) * 60) if _is_number(str(minutes)) else minutes
 
 
-def _share(percent: Any) -> Any:
+def _share(percent: object) -> object:
     return float(str(percent)) / 100 if _is_number(str(percent)) else percent
 
 

@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from app.accounts.models import Kind
+from app.datasets.format import Manifest
 from app.db.engine import SessionMaker
 from app.terminal import Json, Slug, say, validated, with_sessions
 
@@ -54,7 +55,7 @@ def export(
     split = {"train": 1 - validation - test, "validation": validation, "test": test, "seed": seed}
     wanted = validated(ExportIn, {"name": name, "filters": filters, "split": split})
 
-    async def work(sessions: SessionMaker) -> dict[str, Any]:
+    async def work(sessions: SessionMaker) -> Manifest:
         async with sessions() as session:
             project = await get_project(session, slug)
         # A session of its own: the export reads one snapshot from its first statement on.

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
+from app.datasets.format import RankingEntry, RankingLine
 from app.datasets.schemas import SPLITS
 from app.projects.models import Guideline, Project
 
@@ -28,7 +28,7 @@ class Tally:
     longer_won: int = 0
     unequal_length: int = 0
 
-    def add(self, split: str, line: Mapping[str, Any]) -> None:
+    def add(self, split: str, line: RankingLine) -> None:
         """Count a line of rankings."""
         self.prompts[split] += 1
         self.rankings[split] += len(line["rankings"])
@@ -48,7 +48,7 @@ class Tally:
 
     def _count_pair(
         self,
-        ranking: Mapping[str, Any],
+        ranking: RankingEntry,
         one: str,
         other: str,
         difference: int,

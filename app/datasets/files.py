@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from app.datasets.format import FileDigest, FileEntry
 from app.datasets.schemas import SPLITS
 
 KINDS = ("rankings", "comparisons", "hh", "demonstrations")
@@ -43,7 +44,7 @@ SCHEMA: dict[str, dict[str, str]] = {
 }
 
 
-def encode(row: Any) -> bytes:
+def encode(row: Mapping[str, object]) -> bytes:
     """A row as one line of JSON: its own key order, no spaces to spare, real characters."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -54,10 +55,10 @@ class LinesFile:
 
     path: Path
     rows: int = 0
-    _digest: Any = field(default_factory=hashlib.sha256)
+    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     _file: IO[bytes] | None = None
 
-    def write(self, rows: Sequence[Any]) -> None:
+    def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Append rows."""
         self._file = self._file or self.path.open("wb")
         for row in rows:
@@ -66,7 +67,7 @@ class LinesFile:
             self._file.write(line)
         self.rows += len(rows)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> FileEntry:
         """Finish the file; its entry in the manifest."""
         self.write(())
         assert self._file is not None
@@ -93,7 +94,7 @@ class ParquetFile:
         self.rows = 0
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
-    def write(self, rows: Sequence[Any]) -> None:
+    def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Append rows, as one row group."""
         import pyarrow as pa
 
@@ -101,13 +102,13 @@ class ParquetFile:
             self._writer.write_table(pa.Table.from_pylist(list(rows), schema=self._schema))
             self.rows += len(rows)
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> FileEntry:
         """Finish the file; its entry in the manifest."""
         self._writer.close()
         return {"rows": self.rows, **describe(self.path)}
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> FileDigest:
     """A file's size and hash."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -128,7 +129,7 @@ class ExportFiles:
             split: ParquetFile(folder / f"comparisons.{split}.parquet") for split in SPLITS
         }
 
-    def close(self) -> dict[str, Any]:
+    def close(self) -> dict[str, FileEntry]:
         """Finish every file; their entries in the manifest, by name."""
         entries = {file.path.name: file.close() for file in self.lines.values()}
         entries |= {file.path.name: file.close() for file in self.parquet.values()}

@@ -4,11 +4,11 @@ import asyncio
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
 
 from procrastinate import Blueprint, RetryStrategy
 
 from app.datasets import queries
+from app.datasets.format import Manifest
 from app.datasets.models import Export, ExportState
 from app.datasets.schemas import Filters, Split
 from app.datasets.service import build_export
@@ -58,7 +58,7 @@ async def _set_state(
     sessions: SessionMaker,
     export_id: uuid.UUID,
     *,
-    manifest: dict[str, Any] | None = None,
+    manifest: Manifest | None = None,
     path: Path | None = None,
     error: str | None = None,
 ) -> None:

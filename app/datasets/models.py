@@ -2,12 +2,12 @@
 
 import uuid
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.datasets.format import Manifest
 from app.db.base import Base
 from app.db.types import CreatedAt, Id, JsonObject, Moment, choice
 
@@ -34,7 +34,7 @@ class Export(Base):
     state: Mapped[ExportState] = mapped_column(
         choice(ExportState), default=ExportState.PENDING, server_default="pending"
     )
-    manifest: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    manifest: Mapped[Manifest | None] = mapped_column(JSONB)
     content_hash: Mapped[str | None] = mapped_column(String(64))
     path: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,8 +15,8 @@ from app.prompts.models import Candidate, Prompt
 from app.rating.models import Ranking, Task
 
 
-def _rankings(project_id: uuid.UUID, filters: Filters) -> Select[Any, Any]:
-    query: Select[Any, Any] = (
+def _rankings(project_id: uuid.UUID, filters: Filters) -> Select[uuid.UUID, uuid.UUID]:
+    query = (
         select(Task.prompt_id, Ranking.id)
         .join(Task, Task.id == Ranking.task_id)
         .join(User, User.id == Ranking.rater_id)

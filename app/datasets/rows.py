@@ -3,9 +3,9 @@
 import hashlib
 import hmac
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from app.datasets.format import ComparisonLine, DemonstrationLine, RankingLine
 from app.datasets.schemas import SPLITS, Split
 from app.prompts.models import Candidate, Prompt
 from app.prompts.transcripts import render_transcript
@@ -22,11 +22,11 @@ def assign_split(content_hash: bytes, split: Split) -> str:
     one of the three shares. The same prompt text is always in the same split, however often it came in.
     """
     digest = hashlib.sha256(content_hash + split.seed.to_bytes(8)).digest()
-    place = int.from_bytes(digest[:8]) / 2**64
+    fraction = int.from_bytes(digest[:8]) / 2**64
     edge = 0.0
     for name in SPLITS:
         edge += getattr(split, name)
-        if place < edge:
+        if fraction < edge:
             return name
     return next(name for name in reversed(SPLITS) if getattr(split, name) > 0)
 
@@ -38,7 +38,7 @@ def pseudonym(salt: bytes, rater_id: uuid.UUID) -> str:
 
 def ranking_line(
     prompt: Prompt, candidates: Candidates, rankings: Sequence[Ranking], salt: bytes
-) -> dict[str, Any]:
+) -> RankingLine:
     """One line of rankings.jsonl: a prompt with its candidates and everybody's ranks."""
     return {
         "prompt_id": prompt.external_id or str(prompt.id),
@@ -63,14 +63,14 @@ def ranking_line(
     }
 
 
-def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
+def comparison_lines(line: RankingLine) -> list[ComparisonLine]:
     """The strict pairs of a line of rankings, in TRL's conversational preference format.
 
     Pairs and margins are those that are stored as comparisons. Ties are in the rankings alone: the format
     cannot say them.
     """
     candidates = {each["id"]: each for each in line["candidates"]}
-    rows = []
+    rows: list[ComparisonLine] = []
     for ranking in line["rankings"]:
         ranks = {each: ranking["ranks"][each] for each in candidates}
         for better, worse, margin in compare(ranks, ranking["strength"]):
@@ -93,17 +93,18 @@ def comparison_lines(line: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def hh_line(comparison: Mapping[str, Any]) -> dict[str, str]:
+def hh_line(comparison: ComparisonLine) -> dict[str, str]:
     """A strict pair as Anthropic's two transcripts."""
-    return {
-        name: render_transcript(comparison["prompt"], comparison[name][0]["content"])
-        for name in ("chosen", "rejected")
-    }
+    chosen, rejected = (
+        render_transcript(comparison["prompt"], answer[0]["content"])
+        for answer in (comparison["chosen"], comparison["rejected"])
+    )
+    return {"chosen": chosen, "rejected": rejected}
 
 
 def demonstration_lines(
-    line: Mapping[str, Any], rewrites: Sequence[str | None]
-) -> list[dict[str, Any]]:
+    line: RankingLine, rewrites: Sequence[str | None]
+) -> list[DemonstrationLine]:
     """What supervised fine-tuning may learn from: raters' rewrites, else the best-ranked response.
 
     `rewrites`: one for each ranking of the line. The best-ranked is the candidate with the lowest mean

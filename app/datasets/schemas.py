@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -68,10 +67,10 @@ class ExportOut(BaseModel):
     id: uuid.UUID
     name: str
     state: ExportState
-    filters: dict[str, Any]
-    split: dict[str, Any]
+    filters: dict[str, object]
+    split: dict[str, object]
     content_hash: str | None
-    manifest: dict[str, Any] | None
+    manifest: dict[str, object] | None
     error: str | None
     created_at: datetime
     finished_at: datetime | None

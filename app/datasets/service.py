@@ -5,9 +5,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +15,7 @@ from app.accounts.service import record
 from app.datasets import queries
 from app.datasets.datasheet import Tally, write_datasheet
 from app.datasets.files import SCHEMA, ExportFiles, describe, encode
+from app.datasets.format import Manifest
 from app.datasets.models import Export, ExportState
 from app.datasets.rows import (
     Candidates,
@@ -28,7 +28,7 @@ from app.datasets.rows import (
 from app.datasets.schemas import SPLITS, ExportIn, Filters, Split
 from app.db.queue import defer
 from app.errors import Conflict, NotFound
-from app.projects.models import Project
+from app.projects.models import Guideline, Project
 from app.prompts.models import Prompt
 from app.rating.models import Ranking
 
@@ -86,7 +86,7 @@ async def build_export(
     split: Split,
     out: Path,
     name: str,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write the export's directory and return its manifest.
 
     `out` must not exist, or be empty. It is written beside its place and renamed, so that there is never
@@ -128,7 +128,7 @@ def _write_batch(
     split: Split,
     salt: bytes,
 ) -> None:
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in files.lines}
+    rows: dict[tuple[str, str], list[Mapping[str, object]]] = {key: [] for key in files.lines}
     for prompt, candidates, rankings in batch:
         where = assign_split(prompt.content_hash, split)
         line = ranking_line(prompt, candidates, rankings, salt)
@@ -151,12 +151,12 @@ def _finish(
     files: ExportFiles,
     tally: Tally,
     project: Project,
-    guidelines: Sequence[Any],
+    guidelines: Sequence[Guideline],
     raters: dict[str, int],
     filters: Filters,
     split: Split,
     name: str,
-) -> dict[str, Any]:
+) -> Manifest:
     """Close the files, and write the datasheet and the manifest beside them."""
     entries = files.close()
     digest = hashlib.sha256()
@@ -166,7 +166,7 @@ def _finish(
     sheet = write_datasheet(project, name, tally, guidelines, raters, content_hash=content_hash)
     (folder / "datasheet.md").write_text(sheet)
     entries["datasheet.md"] = {"rows": None, **describe(folder / "datasheet.md")}
-    manifest = {
+    manifest: Manifest = {
         "format": "plackett-export",
         "format_version": FORMAT_VERSION,
         "name": name,

@@ -3,9 +3,9 @@
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -53,7 +53,7 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
     return engine
 
 
-def _replace_if_closed(connection: Any, *_: object) -> None:
+def _replace_if_closed(connection: AdaptedConnection, *_: object) -> None:
     """Let the pool open another connection where the server has closed this one.
 
     A server that ends a connection says so on its socket, where an idle one has nothing to read; to look

@@ -1,7 +1,6 @@
 """Bring the database to the newest schema, and know whether it is there."""
 
 from pathlib import Path
-from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -14,7 +13,7 @@ from app.db.discretion import be_discreet
 from app.db.engine import sqlalchemy_url
 from app.settings import CHECKOUT
 
-# Any number, as long as every process of ours agrees on it: two migrations never run at once.
+# Whatever number, as long as every process of ours agrees on it: two migrations never run at once.
 MIGRATION_LOCK = 7_083_264_912
 
 
@@ -53,6 +52,6 @@ async def current_revision(connection: AsyncConnection) -> str | None:
     )
 
 
-def is_ours(_: Any, name: str | None, kind: str, *__: Any) -> bool:
+def is_ours(_: object, name: str | None, kind: str, *__: object) -> bool:
     """Whether Alembic compares it with our models: not the job queue's own tables."""
     return not (kind in ("table", "index") and "procrastinate" in (name or ""))

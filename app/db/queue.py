@@ -9,7 +9,6 @@ that either both are there or neither.
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from procrastinate import App, Blueprint, PsycopgConnector
 from procrastinate.manager import JobManager
@@ -44,7 +43,7 @@ async def defer(
     name: str,
     *,
     queue: str,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, str],
     not_before: datetime | None = None,
     lock: str | None = None,
 ) -> None:

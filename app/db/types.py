@@ -50,5 +50,5 @@ CreatedAt = Annotated[
     datetime,
     mapped_column(DateTime(timezone=True), server_default=func.now(), default=utc_now),
 ]
-JsonObject = Annotated[dict[str, Any], mapped_column(JSONB, default=dict, server_default="{}")]
+JsonObject = Annotated[dict[str, object], mapped_column(JSONB, default=dict, server_default="{}")]
 JsonList = Annotated[list[Any], mapped_column(JSONB, default=list, server_default="[]")]

@@ -14,7 +14,6 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.errors import InvalidInput
 
@@ -72,7 +71,7 @@ def read_principles(path: Path) -> Principles:
     return Principles(principles, hashlib.sha256(content).hexdigest()[:12])
 
 
-def _principle(row: Any, number: int) -> Principle:
+def _principle(row: object, number: int) -> Principle:
     field = f"principles.{number}"
     if not isinstance(row, dict):
         raise InvalidInput("must be a table", field=field)

@@ -88,9 +88,9 @@ def create_jobs(*, sessions: SessionMaker, settings: Settings, deliver: Deliver)
     async def sweep(timestamp: int) -> None:
         """Tickets for prompts that wait and for which none is queued: nothing stays behind."""
         async with sessions() as session:
-            for row in await queries.list_projects_with_due_prompts(session, utc_now()):
-                if not await queries.count_waiting_tickets(session, row.project_id):
-                    await enqueue(session, row.project_id, row.due)
+            for project_id, due in await queries.list_projects_with_due_prompts(session, utc_now()):
+                if not await queries.count_waiting_tickets(session, project_id):
+                    await enqueue(session, project_id, due)
             await session.commit()
 
     return blueprint

@@ -3,9 +3,8 @@
 import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.generation.models import GenerationFailure
@@ -14,7 +13,7 @@ from app.projects.models import Project
 from app.prompts.models import Candidate, Prompt, PromptState
 
 
-def _due(now: datetime) -> Any:
+def _due(now: datetime) -> ColumnElement[bool]:
     """A prompt that a worker may take now: waiting and due, or held by one that stalled."""
     return or_(
         and_(
@@ -98,7 +97,9 @@ async def next_due_at(
     )
 
 
-async def list_projects_with_due_prompts(session: AsyncSession, now: datetime) -> Sequence[Any]:
+async def list_projects_with_due_prompts(
+    session: AsyncSession, now: datetime
+) -> Sequence[Row[uuid.UUID, int]]:
     """(project id, due prompts) of projects that are not paused."""
     rows = await session.execute(
         select(Prompt.project_id, func.count().label("due"))

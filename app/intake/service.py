@@ -27,7 +27,7 @@ from app.rating.rankings import Content, NewRanking, record_rankings
 
 # Rows in one statement: enough to make round trips rare, few enough that other requests go on between.
 BATCH = 250
-# Any number, as long as no other lock of the application's has it.
+# Whatever number, as long as no other lock of the application's has it.
 IMPORT_LOCK = 0x706C6B69
 
 

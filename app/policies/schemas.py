@@ -3,7 +3,6 @@
 import re
 import uuid
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,7 +22,7 @@ class PolicyIn(BaseModel):
     model: str = Field(default="", max_length=2000)
     base_url: str | None = Field(default=None, max_length=2000, pattern=r"^https?://")
     api_key_variable: str | None = Field(default=None, max_length=100)
-    notes: dict[str, Any] = Field(default_factory=dict)
+    notes: dict[str, object] = Field(default_factory=dict)
 
     @field_validator("api_key_variable")
     @classmethod

@@ -2,12 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from app.errors import InvalidInput
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, object]:
     """The file's settings, the same keys as the API's. Raises InvalidInput naming the file.
 
     `guidelines_file` may name a Markdown file, beside this one, instead of `guidelines`.

@@ -2,7 +2,6 @@
 
 import secrets
 import uuid
-from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -75,4 +74,4 @@ class Guideline(Base):
     __table_args__ = (UniqueConstraint("project_id", "version"),)
 
 
-DEFAULT_SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 256}
+DEFAULT_SAMPLING: dict[str, object] = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 256}

@@ -1,7 +1,7 @@
 """The shapes of projects at the edge: API bodies, configuration files, answers."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -111,9 +111,9 @@ class ProjectOut(BaseModel):
     gold_rate: float
     qualification_tasks: int
     qualification_accuracy: float
-    axes: list[dict[str, Any]]
-    flags: list[dict[str, Any]]
-    sampling: dict[str, Any]
+    axes: list[dict[str, object]]
+    flags: list[dict[str, object]]
+    sampling: dict[str, object]
     paused: bool
     guideline_version: int
     created_at: datetime

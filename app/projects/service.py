@@ -1,7 +1,6 @@
 """Making projects and changing what they ask."""
 
 import uuid
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,7 +37,7 @@ async def create_project(
         )
     if await queries.find_project(session, wanted.slug) is not None:
         raise Conflict(f"There is already a project {wanted.slug!r}", field="slug")
-    values: dict[str, Any] = wanted.model_dump(exclude={"guidelines", "policies"})
+    values: dict[str, object] = wanted.model_dump(exclude={"guidelines", "policies"})
     project = Project(**values)
     session.add(project)
     await session.flush()

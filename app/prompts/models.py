@@ -2,7 +2,6 @@
 
 import uuid
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -48,7 +47,9 @@ class PromptImport(Base):
     accepted: Mapped[int] = mapped_column(default=0)
     duplicates: Mapped[int] = mapped_column(default=0)
     # [{line, field, message}], the first hundred of them; rejected_count has them all.
-    rejected: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default="[]")
+    rejected: Mapped[list[dict[str, object]]] = mapped_column(
+        JSONB, default=list, server_default="[]"
+    )
     rejected_count: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[CreatedAt]
 

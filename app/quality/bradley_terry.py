@@ -6,12 +6,12 @@ stronger in this model and are left out; they are counted beside it.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 # What each pair that ever met is given, in wins for either side, when somebody never lost (or won):
 # the likelihood then has no maximum (Ford 1957). A tenth of a win hardly moves anybody else.
@@ -65,7 +65,9 @@ def fit(wins: Floats) -> Fit:
     return Fit(strengths, regularised)
 
 
-def count_wins(winner: Any, loser: Any, count: int, weights: Floats | None = None) -> Floats:
+def count_wins(
+    winner: Indices, loser: Indices, count: int, weights: Floats | None = None
+) -> Floats:
     """(N, N) wins from index arrays of winners and losers, each pair weighing `weights`."""
     wins = np.zeros((count, count))
     np.add.at(wins, (winner, loser), 1.0 if weights is None else weights)
@@ -73,9 +75,9 @@ def count_wins(winner: Any, loser: Any, count: int, weights: Floats | None = Non
 
 
 def bootstrap(
-    winner: NDArray[np.int64],
-    loser: NDArray[np.int64],
-    ranking: NDArray[np.int64],
+    winner: Indices,
+    loser: Indices,
+    ranking: Indices,
     count: int,
     *,
     samples: int = 200,

@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import Collection, Sequence
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,10 +15,41 @@ from app.prompts.models import Candidate
 from app.rating.models import Comparison, Ranking, Task
 
 
+class JudgedPair(NamedTuple):
+    """One rater's word on two candidates of a task, by their positions in the prompt."""
+
+    task_id: uuid.UUID
+    rater_id: uuid.UUID
+    better: int
+    worse: int
+    margin: int
+
+
+class RaterFigures(NamedTuple):
+    """What a rater has done in a project."""
+
+    id: uuid.UUID
+    name: str
+    email: str
+    kind: Kind
+    rankings: int
+    median_seconds: float | None
+    last_at: datetime
+
+
+class PolicyPair(NamedTuple):
+    """One ranking's word on two policies."""
+
+    ranking_id: uuid.UUID
+    winner: uuid.UUID
+    loser: uuid.UUID
+    margin: int
+
+
 async def list_judged_pairs(
     session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
-) -> Sequence[Any]:
-    """(task, rater, position of the better, position of the worse, margin) of every comparison."""
+) -> Sequence[JudgedPair]:
+    """Every comparison."""
     better, worse = aliased(Candidate), aliased(Candidate)
     rows = await session.execute(
         select(
@@ -34,13 +66,13 @@ async def list_judged_pairs(
         .where(Ranking.project_id == project_id, User.kind.in_(kinds))
         .order_by(Ranking.task_id, Ranking.id)
     )
-    return rows.all()
+    return [JudgedPair(*row) for row in rows]
 
 
 async def list_rater_figures(
     session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
-) -> Sequence[Any]:
-    """(rater, name, kind, rankings, median seconds, last ranking) of each rater."""
+) -> Sequence[RaterFigures]:
+    """Each rater, the busiest first."""
     rows = await session.execute(
         select(
             User.id,
@@ -56,7 +88,7 @@ async def list_rater_figures(
         .group_by(User.id)
         .order_by(func.count().desc(), User.id)
     )
-    return rows.all()
+    return [RaterFigures(*row) for row in rows]
 
 
 async def list_gold_answers(
@@ -73,8 +105,8 @@ async def list_gold_answers(
 
 async def list_policy_pairs(
     session: AsyncSession, project_id: uuid.UUID, kinds: Collection[Kind]
-) -> Sequence[Any]:
-    """(ranking, winner's policy, loser's policy, margin) of every pair of two known policies."""
+) -> Sequence[PolicyPair]:
+    """Every pair of two known policies."""
     better, worse = aliased(Candidate), aliased(Candidate)
     rows = await session.execute(
         select(
@@ -96,7 +128,11 @@ async def list_policy_pairs(
         )
         .order_by(Comparison.ranking_id, Comparison.better_id, Comparison.worse_id)
     )
-    return rows.all()
+    return [
+        PolicyPair(ranking_id, winner, loser, margin)
+        for ranking_id, winner, loser, margin in rows
+        if winner and loser  # the statement says so too; the columns may be null
+    ]
 
 
 async def list_policies_by_id(

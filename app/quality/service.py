@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -73,12 +72,9 @@ async def measure_gold(
 
 
 def measure_agreement(
-    pairs: Sequence[Any],
+    pairs: Sequence[queries.JudgedPair],
 ) -> tuple[AgreementOut, dict[uuid.UUID, tuple[float | None, float | None]]]:
-    """Agreement over all raters, and for each rater (agreement with the others, share of ties).
-
-    `pairs`: rows of (task_id, rater_id, better, worse, margin), positions being those in the prompt.
-    """
+    """Agreement over all raters, and for each rater (agreement with the others, share of ties)."""
     import numpy as np
 
     from app.quality.agreement import FIRST, SECOND, TIE, with_interval
@@ -136,8 +132,10 @@ async def get_leaderboard(
     return await asyncio.to_thread(rank_policies, pairs, names)
 
 
-def rank_policies(pairs: Sequence[Any], names: dict[uuid.UUID, str]) -> LeaderboardOut:
-    """The leaderboard of these pairs: rows of (ranking_id, winner, loser, margin)."""
+def rank_policies(
+    pairs: Sequence[queries.PolicyPair], names: dict[uuid.UUID, str]
+) -> LeaderboardOut:
+    """The leaderboard of these pairs."""
     import numpy as np
 
     from app.quality.bradley_terry import bootstrap, count_wins, fit

@@ -1,9 +1,9 @@
 """Exports: asking for one, following it, downloading its files."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import FileResponse
@@ -24,13 +24,28 @@ from app.web.templates import PageContext, render
 router = APIRouter(include_in_schema=False)
 
 
+class ExportForm(TypedDict):
+    """The form as it was sent; shares are in per cent."""
+
+    project: str
+    name: str
+    kinds: list[str]
+    min_rankings: str
+    train: str
+    validation: str
+    test: str
+    seed: str
+    extra: bool
+    gold: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportsPage(PageContext):
     """All exports, and the form for another."""
 
     exports: PageOf[tuple[Export, Project]]
     projects: Sequence[Project]
-    values: dict[str, Any]
+    values: Mapping[str, object]
     error: PlackettError | None = None
 
 
@@ -50,7 +65,7 @@ async def _exports_page(
     session: Session,
     *,
     page: int = 1,
-    values: dict[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
     rows = await queries.list_exports(session, limit=25, offset=(page - 1) * 25)
@@ -94,7 +109,7 @@ async def create_from_form(
     gold: Annotated[bool, Form()] = False,
 ) -> Response:
     """Make an export from the form's fields; shares are in per cent."""
-    values = {
+    values: ExportForm = {
         "project": project,
         "name": name,
         "kinds": [kind.value for kind in kinds or ()],
@@ -117,12 +132,18 @@ async def create_from_form(
     return see_other(request, f"/research/exports/{export.id}")
 
 
-def _from_form(values: dict[str, Any]) -> ExportIn:
+def _from_form(values: ExportForm) -> ExportIn:
     try:
-        shares = {each: float(values[each]) / 100 for each in SPLITS}
+        given = (values["train"], values["validation"], values["test"])
+        shares = {name: float(share) / 100 for name, share in zip(SPLITS, given, strict=True)}
     except ValueError:
         raise InvalidInput("the shares must be numbers, in per cent", field="split") from None
-    filters = {name: values[name] for name in ("kinds", "min_rankings", "extra", "gold")}
+    filters = {
+        "kinds": values["kinds"],
+        "min_rankings": values["min_rankings"],
+        "extra": values["extra"],
+        "gold": values["gold"],
+    }
     try:
         return ExportIn.model_validate(
             {

@@ -1,10 +1,9 @@
 """Training runs: starting one, following its curves, reading its result."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
@@ -39,6 +38,8 @@ OFFERED = {
 }
 LOG_LINES = 40
 
+Figure = int | float | str | bool
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunsPage(PageContext):
@@ -50,8 +51,8 @@ class RunsPage(PageContext):
     policies: Sequence[Policy]
     rewards: Sequence[tuple[Run, Project]]
     stages: Sequence[Stage]
-    offered: dict[str, str]
-    values: dict[str, Any]
+    offered: Mapping[str, str]
+    values: Mapping[str, str]
     error: PlackettError | None = None
 
 
@@ -66,8 +67,8 @@ class RunPage(PageContext):
     policy: Policy | None
     log: str
     live: bool
-    figures: Sequence[tuple[str, Any]]
-    slices: Sequence[tuple[str, dict[str, Any]]]
+    figures: Sequence[tuple[str, Figure]]
+    slices: Sequence[tuple[str, dict[str, object]]]
     report: bool  # whether the trainer's own can be shown
 
 
@@ -76,7 +77,7 @@ async def _runs_page(
     session: Session,
     *,
     page: int = 1,
-    values: dict[str, Any] | None = None,
+    values: Mapping[str, str] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
     rows = await queries.list_runs(session, limit=25, offset=(page - 1) * 25)
@@ -175,7 +176,7 @@ async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Res
 @router.get("/research/runs/{run_id}/metrics")
 async def metrics_for_page(
     run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """The metrics, for a signed-in browser's curves."""
     run = await service.get_run(session, run_id)
     return [metric.data for metric in await service.list_metrics(session, run, after=after)]
@@ -206,9 +207,9 @@ def read_log(run: Run) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
 
-def list_figures(result: dict[str, Any]) -> list[tuple[str, Any]]:
+def list_figures(result: dict[str, object]) -> list[tuple[str, Figure]]:
     """A result's plain figures, flattened: (`test.accuracy`, 0.78)."""
-    figures: list[tuple[str, Any]] = []
+    figures: list[tuple[str, Figure]] = []
     for name, value in result.items():
         if name == "slices":  # tables of their own
             continue
@@ -219,7 +220,7 @@ def list_figures(result: dict[str, Any]) -> list[tuple[str, Any]]:
     return figures
 
 
-def list_slices(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def list_slices(result: dict[str, object]) -> list[tuple[str, dict[str, object]]]:
     """A reward model's accuracy on the test split (or validation), by rater, policies, length and axis."""
     figures = result.get("test") or result.get("validation")
     slices = figures.get("slices") if isinstance(figures, dict) else None

@@ -1,7 +1,6 @@
 """Training runs, through the API."""
 
 import uuid
-from typing import Any
 
 from fastapi import APIRouter
 
@@ -31,7 +30,7 @@ async def get_run(run_id: uuid.UUID, session: Session, _: Researcher) -> RunOut:
 @api.get("/runs/{run_id}/metrics")
 async def get_metrics(
     run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """A run's metrics, one object a step; `after` leaves out the first lines, counted from 0."""
     run = await service.get_run(session, run_id)
     return [metric.data for metric in await service.list_metrics(session, run, after=after)]

@@ -47,7 +47,8 @@ def start_run(
     values = read_config(config) if config else {}
     # What is no setting of the run itself is a flag of the trainer's, wherever it stands.
     flags = {name: values.pop(name) for name in list(values) if name not in RunIn.model_fields}
-    values["config"] = {**flags, **values.get("config", {})}
+    given = values.get("config", {})
+    values["config"] = {**flags, **given} if isinstance(given, dict) else given
     wanted = validated(
         RunIn, {**values, "stage": stage, "export": export_id or values.get("export")}
     )

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 from procrastinate import Blueprint, RetryStrategy
@@ -160,9 +159,11 @@ class Follower:
                 )
             run = await session.get_one(Run, self.run_id)
             if lines:
-                run.step = int(lines[-1].get("step", run.step))
+                step = lines[-1].get("step")
+                run.step = step if isinstance(step, int) else run.step
             if run.total_steps is None:
-                run.total_steps = read_json(folder / "config.json").get("total_steps")
+                total = read_json(folder / "config.json").get("total_steps")
+                run.total_steps = total if isinstance(total, int) else None
             wanted = run.cancel_requested
             await session.commit()
             return wanted
@@ -197,7 +198,7 @@ async def stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, object]]:
     """The whole lines of a metrics file; one that is being written waits for the next look."""
     if not path.exists():
         return []
@@ -205,10 +206,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.split("\n") if line.strip()]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a file; an empty one where the file is not there yet."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, object] = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return found

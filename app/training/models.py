@@ -2,14 +2,14 @@
 
 import uuid
 from enum import StrEnum
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import ForeignKey, Index, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db.base import Base
-from app.db.types import CreatedAt, Id, JsonObject, Moment, choice
+from app.db.types import CreatedAt, Id, Moment, choice
 
 
 class Stage(StrEnum):
@@ -36,6 +36,16 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class RunConfig(TypedDict, total=False):
+    """What a run was asked for beyond its columns."""
+
+    # The trainer's flags, by name.
+    flags: dict[str, object]
+    # The policy that comes of it, and whether that one serves.
+    name: str | None
+    serve: bool
+
+
 class Run(Base):
     """One start of the trainer on an export, followed from its run directory."""
 
@@ -51,13 +61,12 @@ class Run(Base):
     # The policy it starts from, and the reward run that it climbs (ppo, rloo).
     base_policy_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("policies.id"))
     reward_run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
-    # The trainer's flags, by name.
-    config: Mapped[JsonObject]
+    config: Mapped[RunConfig] = mapped_column(JSONB, default=dict, server_default="{}")
     path: Mapped[str | None] = mapped_column(Text)
     step: Mapped[int] = mapped_column(default=0, server_default="0")
     total_steps: Mapped[int | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default="false")
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    result: Mapped[dict[str, object] | None] = mapped_column(JSONB)
     error: Mapped[str | None] = mapped_column(Text)
     policy_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     created_by: Mapped[uuid.UUID | None] = mapped_column(
@@ -79,4 +88,4 @@ class RunMetric(Base):
         ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True
     )
     line: Mapped[int] = mapped_column(primary_key=True)
-    data: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    data: Mapped[dict[str, object]] = mapped_column(JSONB)

@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,10 +70,10 @@ class RunOut(BaseModel):
     base_policy_id: uuid.UUID
     reward_run_id: uuid.UUID | None
     policy_id: uuid.UUID | None
-    config: dict[str, Any]
+    config: dict[str, object]
     step: int
     total_steps: int | None
-    result: dict[str, Any] | None
+    result: dict[str, object] | None
     error: str | None
     created_at: datetime
     started_at: datetime | None

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -36,13 +35,13 @@ class ErrorPage(PageContext):
     status: int
     message: str
     field: str | None
-    details: Sequence[Mapping[str, Any]]
+    details: Sequence[Mapping[str, object]]
     reference: str | None = None
 
 
 def problem(error: PlackettError, *, reference: str | None = None) -> JSONResponse:
     """The error as a problem document (RFC 9457)."""
-    body: dict[str, Any] = {
+    body: dict[str, object] = {
         "type": f"urn:plackett:error:{error.code}",
         "title": error.title,
         "status": error.status,

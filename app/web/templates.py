@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from fastapi import Request, Response
@@ -90,7 +89,9 @@ def render(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """A page or a fragment, from its template and its typed context."""
-    values: dict[str, Any] = {field.name: getattr(context, field.name) for field in fields(context)}
+    values: dict[str, object] = {
+        field.name: getattr(context, field.name) for field in fields(context)
+    }
     response = _templates().TemplateResponse(
         request, name, values, status_code=status, headers=headers
     )

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from app.generation.backends.base import (
     Choice,
@@ -20,6 +20,11 @@ from app.generation.backends.base import (
     Request,
     Response,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Answer = TypeVar("Answer")
 
 # How many models stay loaded: the one in use and the one before it.
 KEPT_MODELS = 2
@@ -52,8 +57,8 @@ class LocalBackend:
         return self._with_model(questions, lambda loaded: loaded.choose(questions))
 
     def _with_model(
-        self, wanted: Sequence[Any], work: Callable[["LoadedModel"], Sequence[Any]]
-    ) -> Sequence[Any]:
+        self, wanted: Sequence[object], work: Callable[["LoadedModel"], Sequence[Answer]]
+    ) -> Sequence[Answer | GenerationError]:
         with _lock:
             try:
                 loaded = load(self.model)
@@ -101,8 +106,8 @@ class LoadedModel:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # On a CPU the narrow types are slower, and less exact, than float32.
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         self.model.to(self.device).eval()
         ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
         self.end_ids = set(ends if isinstance(ends, list) else [ends]) - {None}
@@ -159,7 +164,7 @@ class LoadedModel:
                 choices[index] = self._weigh(logprobs[row], questions[index].labels)
         return [choices[index] for index in range(len(questions))]
 
-    def _weigh(self, logprobs: Any, labels: Sequence[str]) -> Choice:
+    def _weigh(self, logprobs: "Tensor", labels: Sequence[str]) -> Choice:
         firsts = [
             {self.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in spellings}
             for spellings in ((label, f" {label}") for label in labels)
@@ -173,7 +178,7 @@ class LoadedModel:
         total = sum(float(value.exp()) for value in values)
         return tuple(float(value.exp()) / total for value in values)
 
-    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple["Tensor", "Tensor"]:
         """(B, T) tokens and mask, padded so that all rows end in the same column."""
         import torch
 
@@ -207,7 +212,7 @@ class LoadedModel:
         written: list[list[int]] = [[] for _ in requests]
         ended = [False] * count
         active = list(range(count))
-        cache: Any = None
+        cache = None
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.inference_mode():
             while active:
@@ -227,20 +232,20 @@ class LoadedModel:
                 )
                 tokens = draw(output.logits[:, -1], temperature[rows], top_p[rows], draws)
                 keep = []
-                for place, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+                for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                     if token in self.end_ids:
                         ended[index] = True
                         continue
                     written[index].append(token)
                     if len(written[index]) < limits[index]:
-                        keep.append(place)
+                        keep.append(row)
                 if not keep:
                     break
                 if len(keep) < len(active):
                     chosen = torch.tensor(keep, device=self.device)
                     cache.batch_select_indices(chosen)
                     mask, positions, tokens = mask[chosen], positions[chosen], tokens[chosen]
-                    active = [active[place] for place in keep]
+                    active = [active[row] for row in keep]
                 ids = tokens[:, None]
                 mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
                 positions = positions[:, -1:] + 1
@@ -256,7 +261,7 @@ class LoadedModel:
         ]
 
 
-def draw(logits: Any, temperature: Any, top_p: Any, uniform: Any) -> Any:
+def draw(logits: "Tensor", temperature: "Tensor", top_p: "Tensor", uniform: "Tensor") -> "Tensor":
     """(B,) token ids drawn from (B, V) logits by inverting the cumulative distribution.
 
     `temperature`, `top_p`, `uniform`: (B,). Temperature 0 takes the likeliest token. No other

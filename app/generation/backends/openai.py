@@ -1,4 +1,4 @@
-"""Any server that speaks the OpenAI-compatible chat API: vLLM, TGI, llama.cpp, Ollama and others.
+"""A server that speaks the OpenAI-compatible chat API: vLLM, TGI, llama.cpp, Ollama and others.
 
 Requests go out side by side; batching is the server's craft.
 """
@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 
@@ -115,11 +115,11 @@ class OpenAIBackend:
         outcome = self._read(answer)
         if isinstance(outcome, GenerationError):
             return outcome
-        chances = read_chances(answer.json()["choices"][0], question.labels)
+        chances = read_chances(answer, question.labels)
         return chances or read_label(outcome.text, question.labels)
 
     async def _post(
-        self, client: httpx.AsyncClient, body: dict[str, Any]
+        self, client: httpx.AsyncClient, body: dict[str, object]
     ) -> httpx.Response | GenerationError:
         try:
             answer = await client.post(self.url, json=body)
@@ -145,7 +145,7 @@ class OpenAIBackend:
 
     def _read(self, answer: httpx.Response) -> Outcome:
         try:
-            body: Any = answer.json()
+            body = answer.json()
             choice = body["choices"][0]
             text = choice["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
@@ -178,10 +178,10 @@ def read_key(variable: str) -> str:
     return key
 
 
-def read_chances(choice: Any, labels: Sequence[str]) -> tuple[float, ...] | None:
+def read_chances(answer: httpx.Response, labels: Sequence[str]) -> tuple[float, ...] | None:
     """The labels' shares of the first token's likeliest ones; None where the server tells none."""
     try:
-        listed = choice["logprobs"]["content"][0]["top_logprobs"]
+        listed = answer.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         told = [(str(each["token"]).strip(), float(each["logprob"])) for each in listed]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
@@ -198,7 +198,7 @@ def read_label(text: str, labels: Sequence[str]) -> Choice:
     return tuple(float(label == first[1]) for label in labels)
 
 
-def _count(value: Any) -> int | None:
+def _count(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
