@@ -3,6 +3,8 @@
 
     python3 dev.py demo    install everything into the checkout, start it, print sign-in links
     python3 dev.py test    install everything, run every check and every test
+    python3 dev.py check   the checks alone; with names only these: `python3 dev.py check ruff types`
+    python3 dev.py docs    write the pages of docs/ that are made from the code
     python3 dev.py setup   only install
 
 What was installed is remembered, so that a second start takes seconds. Words after the command go to
@@ -23,6 +25,18 @@ PYTHON = VENV / "bin" / "python"
 LOCK = HERE / "requirements.lock"
 STAMP = VENV / "setup-stamp"
 OLDEST_NODE = 18
+NODE_TOOLS = HERE / "node_modules" / ".bin"
+
+# Every check by name, as `check` and `test` run it and as a hook of .pre-commit-config.yaml asks for it.
+CHECKS: dict[str, list[object]] = {
+    "ruff": [PYTHON, "-m", "ruff", "check", "."],
+    "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
+    "layers": [VENV / "bin" / "lint-imports"],
+    "types": [PYTHON, "-m", "mypy"],
+    "prettier": [NODE_TOOLS / "prettier", "--check", "."],
+    "eslint": [NODE_TOOLS / "eslint", "."],
+    "tsc": [NODE_TOOLS / "tsc"],
+}
 
 
 def say(text: str) -> None:
@@ -157,22 +171,26 @@ def demo(arguments: list[str]) -> None:
     os.execv(PYTHON, [str(PYTHON), "-m", "app", "demo", *arguments])
 
 
+def check(names: list[str]) -> None:
+    """Every check, or those that are named."""
+    unknown = set(names) - set(CHECKS)
+    if unknown:
+        sys.exit(f"there is no check {', '.join(sorted(unknown))}: {', '.join(CHECKS)}")
+    install("dev")
+    say(", ".join(names or CHECKS))
+    environment = find_node()
+    for name in names or CHECKS:
+        run(*CHECKS[name], env=environment)
+
+
 def test(arguments: list[str]) -> None:
     """Every check, then every test; with arguments, only those tests."""
     setup("dev")
     if not arguments:
-        say("ruff, import-linter, mypy, prettier, eslint, tsc")
-        run(PYTHON, "-m", "ruff", "check", ".")
-        run(PYTHON, "-m", "ruff", "format", "--check", ".")
-        run(VENV / "bin" / "lint-imports", stdout=subprocess.DEVNULL)
-        run(PYTHON, "-m", "mypy")
-        node = find_node()
-        for command in ("prettier --check .", "eslint .", "tsc"):
-            tool, *flags = command.split()
-            run(HERE / "node_modules" / ".bin" / tool, *flags, env=node)
+        check([])
     environment = {**os.environ, "PLACKETT_CHROMIUM": ensure_chromium()}
     # Two processes; tests that compute on every core share one group, so never two at a time.
-    pytest = (PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup")
+    pytest = (PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--durations", "20")
     run(*pytest, *arguments, env=environment)
 
 
@@ -206,6 +224,7 @@ def docs(_: list[str]) -> None:
 COMMANDS = {
     "demo": demo,
     "test": test,
+    "check": check,
     "setup": lambda arguments: setup(arguments[0] if arguments else "dev"),
     "lock": lock,
     "words": words,

@@ -23,6 +23,9 @@ from trainer.run.files import read_description, write_json
 from trainer.run.progress import progress, start_trackers
 from trainer.settings.training import TrainingConfig
 
+# Of what docs/run-directory.md describes: raised where a reader of today would stumble.
+FORMAT_VERSION = 1
+
 # The newest and the one before it, in case a kill cut the newest's disk short.
 KEPT_CHECKPOINTS = 2
 
@@ -111,6 +114,8 @@ class Run:
         import transformers
 
         return {
+            "format": "plackett-run",
+            "format_version": FORMAT_VERSION,
             "stage": self.stage,
             "config": dataclasses.asdict(self.config),
             "total_steps": self.total_steps,
