@@ -8,7 +8,7 @@ import random
 import secrets
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -100,6 +100,36 @@ async def lease_next_task(
     raise Unavailable(
         "Every open task is being handed out at this moment; try again", field="tasks"
     )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a rater holds in a project, and whether there is (probably) a task for them to take."""
+
+    lease: Lease | None
+    more: bool
+
+
+async def get_standing(session: AsyncSession, project: Project, rater: User) -> Standing:
+    """Where a rater stands. To look takes nothing and locks nothing, so it may be done by anybody's GET.
+
+    A lease that has run out is not held: to go on with it is to take it again. Raises NotAllowed after a
+    test that was not passed.
+    """
+    found = await slots.find_held_or_lapsed(session, project.id, rater.id)
+    if found.held is not None:
+        row = await slots.find_contents(session, found.held, rater.id)
+        lease = lease_of(row) if row is not None else None
+        if lease is not None and not lease.expired:
+            return Standing(lease, more=True)
+    if found.held or found.ahead:
+        return Standing(None, more=True)
+    test = is_tested(project, found.qualification)
+    if project.paused:
+        return Standing(None, more=False)
+    # A test that has no further gold task ends with the next lease, so that others may follow.
+    kinds = [(False, GOLD_SLOTS), (True, GOLD_SLOTS if test else project.overlap)]
+    return Standing(None, more=found.lapsed or await _any_open(session, project, rater, kinds))
 
 
 def is_tested(project: Project, state: str | None) -> bool:
@@ -308,22 +338,24 @@ async def save_draft(
     return end
 
 
-async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, reason: str) -> None:
+async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, reason: str) -> str:
     """Give a task back, with the reason; somebody else gets it, this rater never again.
 
-    Skipping twice changes nothing. Raises NotFound, InvalidInput without a reason, Conflict when the
-    assignment was ranked.
+    Returns the project's slug. Skipping twice changes nothing. Raises NotFound, InvalidInput without a
+    reason, Conflict when the assignment was ranked.
     """
     found = await slots.find_assignment(session, assignment_id, rater.id)
     if found is None:
         raise no_such_assignment()
+    slug: str = found.slug
     reason = reason.strip()
     if not reason or "\x00" in reason:
         raise InvalidInput("say why the task is skipped", field="reason")
     state, _, _ = await slots.lock_both(session, found.task_id, assignment_id)
     if state == AssignmentState.SKIPPED:
-        return
+        return slug
     if state in (AssignmentState.SUBMITTED, AssignmentState.EXTRA):
         raise Conflict("This assignment was ranked already", field="assignment")
     held = 1 if state == AssignmentState.LEASED else 0
     await slots.give_back(session, assignment_id, found.task_id, reason[:2000], held)
+    return slug

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from app.accounts.guards import Rater, Session
 from app.accounts.models import User
-from app.errors import Conflict, InvalidInput, NotAllowed
+from app.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
 from app.projects.service import get_project
@@ -19,7 +20,6 @@ from app.rating import assign, history, qualification, queries
 from app.rating.difference import mark_differences
 from app.rating.forms import list_skip_reasons, list_words, read_form
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
-from app.rating.models import Assignment
 from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
 from app.rating.submit import get_answered, revise_ranking, submit_ranking
 from app.web.language import gettext as _
@@ -40,10 +40,12 @@ class HomePage(PageContext):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPage(PageContext):
-    """The ranking page: a task, rules to read first, or the news that nothing is left."""
+    """The ranking page: a task, a button that takes one, rules to read first, or that nothing is left."""
 
     project: Project
     lease: Lease | None
+    # Where no task is on the page: whether there is one to take.
+    more: bool
     # The rules, where this version has not been read; the version that was.
     unread: Guideline | None
     version_read: int
@@ -149,17 +151,40 @@ async def store_change(
 
 @router.get("/rate/{slug}")
 async def task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
-    """The rater's task in a project."""
+    """The task that the rater holds; where they hold none, a button that takes one.
+
+    To look takes nothing: previews of links and browsers that fetch pages in advance come here too.
+    """
     project = await get_project(session, slug)
-    page = await _next_task(session, project, rater)
+    version_read = await qualification.get_version_read(session, project, rater)
+    lease, more, failed = None, True, False
+    if version_read >= project.guideline_version:
+        try:
+            standing = await assign.get_standing(session, project, rater)
+            lease, more = standing.lease, standing.more
+        except NotAllowed:
+            failed = True
+    page = await _task_page(
+        session, project, rater, lease=lease, more=more, failed=failed, version_read=version_read
+    )
     return render(request, "rating/task.html", page)
 
 
-@router.get("/rate/{slug}/next")
+@router.post("/rate/{slug}")
+async def take_task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
+    """Take the next task, and go on to its page."""
+    project = await get_project(session, slug)
+    page = await _take_next(session, project, rater)
+    if page.lease or page.unread or page.failed:
+        return see_other(request, f"/rate/{slug}")
+    return render(request, "rating/task.html", page)  # nothing is left: that is known only now
+
+
+@router.post("/rate/{slug}/next")
 async def next_task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
     """The same without the page around it, for a page that is there already."""
     project = await get_project(session, slug)
-    page = await _next_task(session, project, rater)
+    page = await _take_next(session, project, rater)
     return render(request, "rating/workspace.html", page)
 
 
@@ -209,7 +234,7 @@ async def read_guidelines(
     project = await get_project(session, slug)
     await qualification.read_guidelines(session, project, rater, version)
     await session.commit()
-    return see_other(request, f"/rate/{slug}")
+    return await _go_on(request, session, project, rater)
 
 
 @router.post("/rate/assignments/{assignment_id}")
@@ -230,8 +255,7 @@ async def _stored(request: Request, session: Session, rater: User, stored: Ranki
     if project.qualification_tasks and stored.assignment_id is not None:
         feedback = await qualification.get_feedback(session, project, rater, stored.assignment_id)
     if not _wants_json(request):
-        address = f"/rate/{project.slug}"
-        return see_other(request, address, notice=_("Your ranking is stored."))
+        return await _go_on(request, session, project, rater, _("Your ranking is stored."))
     told = None
     if feedback is not None:
         fragment = FeedbackFragment(title=_("Test"), feedback=feedback)
@@ -256,13 +280,12 @@ async def skip(
     other: Annotated[str, Form()] = "",
 ) -> Response:
     """Give the task back."""
-    await assign.skip(session, assignment_id, rater, other.strip() or reason)
+    slug = await assign.skip(session, assignment_id, rater, other.strip() or reason)
     await session.commit()
     if _wants_json(request):
         return JSONResponse({"skipped": True})
-    assignment = await session.get_one(Assignment, assignment_id)
-    project = await session.get_one(Project, assignment.project_id)
-    return see_other(request, f"/rate/{project.slug}", notice=_("The task was skipped."))
+    project = await get_project(session, slug)
+    return await _go_on(request, session, project, rater, _("The task was skipped."))
 
 
 @router.get("/rate/assignments/{assignment_id}/difference")
@@ -301,7 +324,7 @@ async def _difference(one: str, other: str) -> Response:
     return HTMLResponse(await asyncio.to_thread(mark_differences, one, other))
 
 
-async def _next_task(session: Session, project: Project, rater: User) -> TaskPage:
+async def _take_next(session: Session, project: Project, rater: User) -> TaskPage:
     version_read = await qualification.get_version_read(session, project, rater)
     lease, failed = None, False
     if version_read >= project.guideline_version:
@@ -315,12 +338,22 @@ async def _next_task(session: Session, project: Project, rater: User) -> TaskPag
     )
 
 
+async def _go_on(
+    request: Request, session: Session, project: Project, rater: User, notice: str | None = None
+) -> Response:
+    """After a form that was sent without scripts: take the next task, and go on to its page."""
+    with suppress(Unavailable):  # what was sent is stored; the page has a button that asks again
+        await _take_next(session, project, rater)
+    return see_other(request, f"/rate/{project.slug}", notice=notice)
+
+
 async def _task_page(
     session: Session,
     project: Project,
     rater: User,
     *,
     lease: Lease | None,
+    more: bool = False,
     changing: OwnRanking | None = None,
     failed: bool = False,
     version_read: int | None = None,
@@ -331,6 +364,7 @@ async def _task_page(
         title=project.name,
         project=project,
         lease=lease,
+        more=more,
         unread=guideline if unread else None,
         version_read=version_read or 0,
         failed=failed,

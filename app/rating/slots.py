@@ -155,7 +155,8 @@ _CONTENTS = text(f"""
 _ASSIGNMENT = text("""
     SELECT assignment.id, assignment.task_id, assignment.project_id, assignment.state,
            assignment.presented, assignment.guideline_version, assignment.test,
-           project.axes, project.flags, project.qualification_tasks, project.qualification_accuracy
+           project.slug, project.axes, project.flags, project.qualification_tasks,
+           project.qualification_accuracy
     FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
     WHERE assignment.id = :id AND assignment.rater_id = :rater_id
 """)

@@ -53,6 +53,8 @@ export class Tasks {
     this.prefetched = null;
     if (!root.dataset.assignment) {
       find("[autofocus]", root)?.focus();
+      const form = find("#take", root, HTMLFormElement);
+      if (form) this.takeFirst(root, form);
       return;
     }
     this.current = new Task(root, {
@@ -131,12 +133,21 @@ export class Tasks {
     }
   }
 
+  /** The page has no task yet: take one as soon as somebody sees the page. Without a line its button stays.
+   * @param {HTMLElement} root
+   * @param {HTMLFormElement} form
+   */
+  async takeFirst(root, form) {
+    await waitUntilSeen();
+    const workspace = await takeNext(root.dataset.project ?? "", getToken(form));
+    if (workspace && root.isConnected) this.present(workspace);
+  }
+
   /** Ask the server for the next task; whether it came.
    * @param {Task} task
    */
   async presentNext(task) {
-    const answer = await fetch(`${task.project}/next`).catch(() => null);
-    const workspace = answer?.ok && !answer.redirected ? readWorkspace(await answer.text()) : null;
+    const workspace = await takeNext(task.project, getToken(task.form.element));
     if (this.current !== task) return true; // another look was faster
     if (!workspace) return false;
     this.present(workspace);
@@ -163,4 +174,26 @@ export class Tasks {
  */
 function readWorkspace(html) {
   return find("#workspace", new DOMParser().parseFromString(html, "text/html"));
+}
+
+/** The workspace with the next task, or null where no answer came. Only a POST takes a task: what fetches pages
+ * in advance takes none.
+ * @param {string} project
+ * @param {string} token
+ */
+async function takeNext(project, token) {
+  const body = new URLSearchParams({ csrf_token: token });
+  const answer = await fetch(`${project}/next`, { method: "POST", body }).catch(() => null);
+  return answer?.ok && !answer.redirected ? readWorkspace(await answer.text()) : null;
+}
+
+/** At once, or when a page that was prerendered or hidden is turned to. */
+async function waitUntilSeen() {
+  if ("prerendering" in document && document.prerendering) await waitFor("prerenderingchange");
+  while (document.hidden) await waitFor("visibilitychange");
+}
+
+/** @param {string} name */
+function waitFor(name) {
+  return new Promise((resolve) => document.addEventListener(name, resolve, { once: true }));
 }

@@ -287,6 +287,51 @@ async def fetched_ahead(page: Page) -> None:
     await page.wait_for_timeout(50)
 
 
+PRERENDERED = """
+    Object.defineProperty(document, "prerendering", { get: () => !window.seen, configurable: true });
+"""
+SEEN = """() => { window.seen = true; document.dispatchEvent(new Event("prerenderingchange")); }"""
+
+
+async def test_a_page_takes_a_task_by_itself_once_somebody_sees_it(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await create_project(session, slug=f"p-{uuid.uuid4().hex[:8]}")
+    await create_tasks(session, project, 1)
+    await session.commit()
+    await page.add_init_script(PRERENDERED)  # before the sign-in, which leads to the page as well
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    await expect(page.get_by_role("button", name="Start")).to_be_visible()
+    await page.wait_for_load_state("networkidle")
+    mine = select(func.count()).where(Assignment.rater_id == rater.id)
+    assert await session.scalar(mine) == 0
+    await page.evaluate(SEEN)
+    await expect(page.locator(".card")).to_have_count(4)
+    assert await session.scalar(mine) == 1
+
+
+async def test_without_scripts_a_button_takes_each_first_task(
+    session: AsyncSession, browser: Browser, site: Site, rater: User
+) -> None:
+    plain = await browser.new_context(java_script_enabled=False)
+    page = await plain.new_page()
+    project = await create_project(session, slug=f"p-{uuid.uuid4().hex[:8]}", gold_rate=0)
+    await create_tasks(session, project, 2)
+    await session.commit()
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    await page.get_by_role("button", name="Start").click()
+    for done in range(2):
+        await expect(page.locator(".card")).to_have_count(4)
+        for rank, choice in enumerate(await page.locator(".card select").all(), 1):
+            await choice.select_option(str(rank))
+        await page.get_by_role("button", name="Submit").click()
+        await expect(page.locator("#today")).to_have_text(f"{done + 1} today")
+    await expect(page.get_by_role("button", name="Look again")).to_be_visible()
+    await plain.close()
+
+
 async def test_the_next_task_is_there_before_it_is_asked_for(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
@@ -604,6 +649,7 @@ async def test_at_200_percent_and_from_right_to_left_nothing_is_cut_off(
     await session.commit()
     await sign_in(page, site, rater.email)
     await page.goto(f"{site.address}/rate/{project.slug}")
+    await expect(page.locator(".card")).to_have_count(4)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 640
     directions = {}
     for card in await page.locator(".card .prose").all():

@@ -76,6 +76,7 @@ async def test_a_rater_chooses_german_and_works_in_it(
         "/language", data={"language": "de", "next": "/account", "csrf_token": token}
     )
     assert (chosen.status_code, chosen.headers["location"]) == (303, "/account")
+    await client.post(f"/rate/{project.slug}", data={"csrf_token": token})
     page = await client.get(f"/rate/{project.slug}")
     assert '<html lang="de"' in page.text
     assert "Absenden" in page.text
@@ -97,8 +98,8 @@ async def test_a_percent_sign_in_a_label_is_a_percent_sign(
         axes=[{"name": "share", "question": "How many %(d)?"}],
     )
     await create_tasks(session, project, 1)
-    await sign_in(client, session, rater)
-    page = await client.get(f"/rate/{project.slug}")
+    token = await sign_in(client, session, rater)
+    page = await client.post(f"/rate/{project.slug}/next", data={"csrf_token": token})
     assert "100% (s)ure, {really}" in page.text
     assert "How many %(d)?" in page.text
 
