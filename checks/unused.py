@@ -25,6 +25,7 @@ USED_ELSEWHERE = {
     "downgrade": "called by Alembic",
     "pytest_*": "called by pytest",
     "do_*": "called by http.server for a method of HTTP",
+    "handle_*": "called by html.parser for a part of a page",
     "log_message": "called by http.server",
     "RankingRevision": "its table is written by SQL",
     "create_served_app": "named in a string, for uvicorn's worker processes",
