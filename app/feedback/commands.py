@@ -63,7 +63,8 @@ def _give_feedback(
     rounds: int | None = None,
 ) -> None:
     from app.feedback.principles import read_principles
-    from app.feedback.service import Report, give_feedback
+    from app.feedback.runner import give_feedback
+    from app.feedback.service import Report
     from app.projects.service import get_project
 
     principles = read_principles(file)

@@ -17,7 +17,8 @@ from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import InvalidInput, NotFound
 from app.feedback.asking import pair_questions, ranks_of, scores_of
 from app.feedback.principles import Principle, read_principles
-from app.feedback.service import Report, TooManyFailures, give_feedback
+from app.feedback.runner import TooManyFailures, give_feedback
+from app.feedback.service import Report
 from app.policies.models import Backend
 from app.projects.models import Project
 from app.quality.service import get_leaderboard, get_quality
