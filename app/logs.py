@@ -6,6 +6,16 @@ from typing import Literal
 
 import structlog
 
+from app.redaction import redact
+
+
+class DiscreetFormatter(structlog.stdlib.ProcessorFormatter):
+    """Lines, tracebacks included, without what looks like a secret."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as it is written."""
+        return redact(super().format(record))
+
 
 def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO) -> None:
     """Send every log line of this process to stderr, in one form."""
@@ -36,9 +46,7 @@ def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO
     if how == "json":
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         final.append(structlog.processors.ExceptionRenderer(plain))
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
-    )
+    handler.setFormatter(DiscreetFormatter(foreign_pre_chain=shared, processors=[*final, renderer]))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

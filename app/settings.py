@@ -4,6 +4,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -112,6 +113,14 @@ class Settings(BaseSettings):
         if not value.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
             raise ValueError(
                 "DATABASE_URL must start with postgresql:// (no other database is supported)"
+            )
+        try:
+            readable = urlsplit(value).port != 0
+        except ValueError:
+            readable = False
+        if not readable:  # said here, since whoever reads it next quotes all of it in a traceback
+            raise ValueError(
+                "is no address that can be read (in a password, / : @ are written as %2F %3A %40)"
             )
         return value
 

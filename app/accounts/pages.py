@@ -128,7 +128,9 @@ async def sign_in_link_form(request: Request, session: Session, token: str) -> R
     if await service.is_reusable_link(session, token):
         return await sign_in_by_link(request, session, token)
     page = SignInLinkPage(title=_("Sign in"), token=token)
-    return render(request, "accounts/sign_in_link.html", page)
+    # The address is the secret: no request that this page makes shall say where it came from.
+    headers = {"Referrer-Policy": "no-referrer"}
+    return render(request, "accounts/sign_in_link.html", page, headers=headers)
 
 
 @router.post("/sign-in/{token}")

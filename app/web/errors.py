@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.errors import InvalidInput, NotSignedIn, PlackettError, Unavailable
+from app.web.addresses import loggable_path
 from app.web.templates import PageContext, render
 
 log = structlog.get_logger(__name__)
@@ -171,7 +172,7 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         reference = uuid.uuid4().hex[:12]
-        log.exception("an unexpected error", reference=reference, path=request.url.path)
+        log.exception("an unexpected error", reference=reference, path=loggable_path(request.scope))
         wrong = PlackettError("Something went wrong on our side. It has been written to the log.")
         wrong.status, wrong.code, wrong.title = 500, "internal", "Something went wrong"
         return respond(request, wrong, reference=reference)

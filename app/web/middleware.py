@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import TooLarge
+from app.web.addresses import loggable_path
 from app.web.errors import problem
 from app.web.language import choose_language, speaking
 
@@ -27,6 +28,9 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
+# What a client calls its method is free text, and neither figures nor log lines are for that.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 REQUESTS = Counter(
     "plackett_http_requests_total", "Requests answered", ["method", "route", "status"]
@@ -59,13 +63,14 @@ class AccessLog:
             seconds = time.perf_counter() - started
             # The route's pattern, not the path: ids must not become label values.
             route = getattr(scope.get("route"), "path", "other")
-            REQUESTS.labels(scope["method"], route, status).inc()
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            REQUESTS.labels(method, route, status).inc()
             SECONDS.labels(route).observe(seconds)
             if not scope["path"].startswith(("/static/", "/vendor/", "/healthz", "/metrics")):
                 log.info(
                     "request",
-                    method=scope["method"],
-                    path=scope["path"],
+                    method=method,
+                    path=loggable_path(scope),
                     status=status,
                     milliseconds=round(seconds * 1000, 1),
                 )

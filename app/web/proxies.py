@@ -30,7 +30,7 @@ class TrustedProxies:
             peer = (scope.get("client") or ("",))[0]
             headers = Headers(scope=scope)
             if self.trusts(peer):
-                scope = {**scope, **self._as_told(headers, peer)}
+                scope.update(self._as_told(headers, peer))
             elif "x-forwarded-for" in headers:
                 self._warn(peer)
         await self.app(scope, receive, send)
