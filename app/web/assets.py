@@ -1,4 +1,4 @@
-"""Addresses of what a page loads: our own files by hash, bundles of modules, the browser's libraries."""
+"""Addresses of what a page loads: our own files by hash, bundles, the browser's libraries."""
 
 import hashlib
 import json
@@ -35,12 +35,13 @@ def vendor_url(name: str) -> str:
 
 @lru_cache
 def bundle_url(name: str) -> str:
-    """The address of a page's script: its bundle, or its modules where there is none made of just these."""
-    return asset_url(f"built/{name}.js" if is_bundled(name, STATIC) else f"{name}/main.js")
+    """The address of a page's script or style ("ranking.js"): its bundle, or the files it is made of."""
+    folder, kind = name.split(".")
+    return asset_url(f"built/{name}" if is_bundled(name, STATIC) else f"{folder}/main.{kind}")
 
 
 def is_bundled(name: str, static: Path) -> bool:
-    """Whether static/bundle.mjs has made a page's bundle, and no module has changed since."""
+    """Whether static/bundle.mjs has made this bundle, and none of its sources has changed since."""
     try:
         sources = json.loads((static / "built" / f"{name}.json").read_text())
         return all(_hash(static / source) == digest for source, digest in sources.items())

@@ -1,6 +1,7 @@
 // @ts-check
 // The ranking page. A submitted form goes through an outbox that outlives the page, and the task after it is
 // already here.
+import "../app/main.js";
 import { openDialog, unfold } from "./cards.js";
 import { find, findAll } from "../shared/dom.js";
 import { isDragging } from "./drag.js";
