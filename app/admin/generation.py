@@ -5,21 +5,19 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request, Response
 
 from app.accounts.guards import Admin, Session
+from app.admin.tabs import ProjectPage
 from app.generation import service
-from app.projects.models import Project
 from app.projects.service import get_project
 from app.web.pages import is_htmx, see_other
-from app.web.templates import PageContext, render
+from app.web.templates import render
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationPage(PageContext):
+class GenerationPage(ProjectPage):
     """How generation stands."""
 
-    project: Project
-    tab: str
     status: service.Status
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Request, Response
 from starlette.datastructures import FormData
 
 from app.accounts.guards import Admin, Session
+from app.admin.tabs import TABS, ProjectPage
 from app.errors import PlackettError
 from app.generation.service import enqueue_waiting
 from app.policies import queries as policy_queries
@@ -36,11 +37,9 @@ class ProjectsPage(PageContext):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverviewPage(PageContext):
+class OverviewPage(ProjectPage):
     """One project at a look."""
 
-    project: Project
-    tab: str
     progress: Progress
 
 
@@ -50,6 +49,7 @@ class SettingsPage(PageContext):
 
     project: Project | None
     tab: str
+    tabs: Mapping[str, str]
     values: Mapping[str, object]
     policies: Sequence[Policy]
     spare: int
@@ -132,6 +132,7 @@ async def _settings_page(
         title=project.name if project else "New project",
         project=project,
         tab="settings",
+        tabs=TABS,
         values=values,
         policies=[
             policy

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
+from app.admin.tabs import ProjectPage
 from app.errors import InvalidInput, PlackettError, TooLarge
 from app.intake.service import import_prompts
 from app.projects import service as projects
@@ -24,7 +25,7 @@ from app.rating.models import Ranking
 from app.rating.schemas import Progress
 from app.settings import Settings
 from app.web.pages import PageNumber, PageOf, see_other
-from app.web.templates import PageContext, render
+from app.web.templates import render
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,11 +33,9 @@ PAGE_SIZE = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptsPage(PageContext):
+class PromptsPage(ProjectPage):
     """A project's prompt queue, and what became of an upload."""
 
-    project: Project
-    tab: str
     progress: Progress
     prompts: PageOf[Prompt]
     imports: Sequence[PromptImport]
@@ -48,11 +47,9 @@ class PromptsPage(PageContext):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptPage(PageContext):
+class PromptPage(ProjectPage):
     """One prompt, with everything that admins may know of its candidates and rankings."""
 
-    project: Project
-    tab: str
     prompt: Prompt
     candidates: Sequence[tuple[Candidate, str | None]]
     rankings: Sequence[tuple[Ranking, str]]

@@ -8,24 +8,22 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Request, Response
 
 from app.accounts.guards import Admin, Session
-from app.projects.models import Project
+from app.admin.tabs import ProjectPage
 from app.projects.service import get_project
 from app.quality import service
 from app.quality.schemas import LeaderboardOut, QualityOut
 from app.rating import qualification, queries
 from app.rating.models import Qualification, QualificationState
 from app.web.pages import see_other
-from app.web.templates import PageContext, render
+from app.web.templates import render
 
 router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatersPage(PageContext):
+class RatersPage(ProjectPage):
     """Agreement, each rater's figures, how the tests came out, and the policies' places."""
 
-    project: Project
-    tab: str
     quality: QualityOut
     leaderboard: LeaderboardOut
     # Everybody who has taken the test, by id, also those without a ranking outside it.

@@ -23,6 +23,10 @@ from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
+# Whose rankings, as the form calls them, and the shares that it begins with, in per cent.
+KINDS = {Kind.PERSON: "Human", Kind.IMPORTED: "Imported", Kind.AI: "AI"}
+SHARES = dict(zip(SPLITS, (80, 10, 10), strict=True))
+
 
 class ExportForm(TypedDict):
     """The form as it was sent; shares are in per cent."""
@@ -45,6 +49,8 @@ class ExportsPage(PageContext):
 
     exports: PageOf[tuple[Export, Project]]
     projects: Sequence[Project]
+    kinds: Mapping[Kind, str]
+    shares: Mapping[str, int]
     values: Mapping[str, object]
     error: PlackettError | None = None
 
@@ -78,6 +84,8 @@ async def _exports_page(
             25,
         ),
         projects=await list_projects(session),
+        kinds=KINDS,
+        shares=SHARES,
         values=values or {},
         error=error,
     )

@@ -48,6 +48,19 @@ def number(value: float | int | None, digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+# How a state looks, whatever it is a state of: it ended well, it ended badly, it is under way.
+BADGES = {
+    **dict.fromkeys(("ready", "succeeded", "passed"), "badge good"),
+    **dict.fromkeys(("failed",), "badge bad"),
+    **dict.fromkeys(("generating", "running"), "badge warn"),
+}
+
+
+def badge(state: str) -> str:
+    """The CSS classes of a state's badge."""
+    return BADGES.get(state, "badge")
+
+
 def get_notice(request: Request) -> str | None:
     """The sentence that the page before left, shown once."""
     text = request.cookies.get(NOTICE_COOKIE)
@@ -70,6 +83,7 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
         gettext, ngettext, newstyle=True
     )
     environment.filters.update(markdown=render_markdown, moment=moment, number=number)
+    environment.filters.update(badge=badge)
     # For texts that come from a variable: `_` would take a percent sign in them for a place to fill.
     environment.filters.update(translated=gettext)
     return templates

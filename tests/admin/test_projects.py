@@ -1,0 +1,63 @@
+"""A project's pages: every tab renders, marked as the open one, and its settings' form makes a project."""
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.accounts.models import Role
+from app.admin.tabs import TABS
+from app.projects.queries import find_project
+from tests.factories.accounts import bearer, create_user
+from tests.factories.projects import create_project
+from tests.factories.rating import create_tasks
+
+FORM = {
+    **{"name": "Letters", "candidates_per_task": "3", "overlap": "2", "lease_minutes": "10"},
+    **{"temperature": "0.7", "top_p": "1", "max_new_tokens": "64", "guidelines": "Be fair."},
+    **{"axis_name": "clear", "axis_question": "Is it?", "axis_min": "1", "axis_max": "5"},
+    **{"axis_per": "best", "flag_name": "rude", "flag_label": "Rude"},
+}
+
+
+@pytest.fixture
+async def headers(session: AsyncSession) -> dict[str, str]:
+    return await bearer(session, await create_user(session, Role.ADMIN))
+
+
+@pytest.mark.parametrize("tab", TABS)
+async def test_every_tab_renders_and_is_marked(
+    client: httpx.AsyncClient, session: AsyncSession, headers: dict[str, str], tab: str
+) -> None:
+    project = await create_project(session)
+    await create_tasks(session, project, 1)
+    await session.commit()
+    address = f"/admin/projects/{project.slug}" + ("" if tab == "overview" else f"/{tab}")
+    page = await client.get(address, headers=headers)
+    assert page.status_code == 200
+    assert f'aria-current="page">{TABS[tab]}</a>' in page.text
+
+
+async def test_the_form_makes_a_project_and_changes_it(
+    client: httpx.AsyncClient, session: AsyncSession, headers: dict[str, str]
+) -> None:
+    assert (await client.get("/admin/projects/new", headers=headers)).status_code == 200
+    made = await client.post(
+        "/admin/projects/new", headers=headers, data={**FORM, "slug": "letters"}
+    )
+    assert made.headers["location"] == "/admin/projects/letters/prompts"
+    changed = await client.post(
+        "/admin/projects/letters/settings", headers=headers, data={**FORM, "overlap": "4"}
+    )
+    assert changed.headers["location"] == "/admin/projects/letters/generation"
+    project = await find_project(session, "letters")
+    assert project is not None
+    assert (project.lease_seconds, project.overlap, project.guideline_version) == (600, 4, 1)
+    assert [axis["name"] for axis in project.axes] == ["clear"]
+    assert [flag["label"] for flag in project.flags] == ["Rude"]
+
+
+@pytest.mark.parametrize("page", ["projects", "policies", "people", "audit"])
+async def test_the_menus_pages_render(
+    client: httpx.AsyncClient, headers: dict[str, str], page: str
+) -> None:
+    assert (await client.get(f"/admin/{page}", headers=headers)).status_code == 200
