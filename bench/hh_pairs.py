@@ -31,6 +31,8 @@ from trainer import reward, sft
 from trainer.data.examples import Data, Ranking
 from trainer.data.files import read_rankings
 from trainer.formulas.evaluation import figures_of, wilson
+from trainer.settings.reward import RewardConfig
+from trainer.settings.sft import SFTConfig
 
 WORD = re.compile(r"[a-z']+")
 
@@ -117,7 +119,7 @@ def make_model(data: Data, folder: Path, seed: int, *, width: int = 96) -> None:
 
 def fine_tune(file: str, folder: Path, seed: int, epochs: float) -> dict[str, Any]:
     """SFT of the small model on the preferred responses; its result."""
-    config = sft.SFTConfig(
+    config = SFTConfig(
         data=file,
         model=f"{folder}/model",
         out=f"{folder}/sft",
@@ -134,7 +136,7 @@ def fine_tune(file: str, folder: Path, seed: int, epochs: float) -> dict[str, An
 
 def fit(file: str, model: str, out: str, seed: int, epochs: float) -> dict[str, Any]:
     """The held-out accuracy of a reward model that starts from this model."""
-    config = reward.RewardConfig(
+    config = RewardConfig(
         data=file,
         model=model,
         out=out,

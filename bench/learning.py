@@ -45,7 +45,7 @@ from trainer.settings.generate import GenerateConfig
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOISE = 0.15
 CANDIDATES = 8
-LENGTHS = {"max_length": 256, "response_length": 110}
+MAX_LENGTH, RESPONSE_LENGTH = 256, 110
 DRAWS = 64  # of the start, for each prompt of the best-of-n check
 NS = (1, 2, 4, 8, 16)
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
@@ -99,7 +99,8 @@ def write_responses(
         generate.main(
             GenerateConfig(
                 model=str(model), data=str(file), out=str(out), candidates=candidates, seed=seed,
-                device="cpu", batch_size=128, **LENGTHS,
+                device="cpu", batch_size=128, max_length=MAX_LENGTH,
+                response_length=RESPONSE_LENGTH,
             )
         )  # fmt: skip
     return [json.loads(line) for line in out.open()]
@@ -165,10 +166,10 @@ def check_best_of_n(
             row["candidates"] += other["candidates"]
     tokenizer = load_tokenizer(str(reward))
     model = load_scorer(str(reward), tokenizer, torch.device("cpu"))
-    encoder = Encoder(tokenizer, LENGTHS["max_length"])
+    encoder = Encoder(tokenizer, MAX_LENGTH)
     pairs = [(row["prompt"], each["text"]) for row in rows for each in row["candidates"]]
     rewards = score_texts(model, encoder, pairs).view(len(prompts), DRAWS).double()
-    known, fresh = rewards.split(DRAWS // 2, dim=1)
+    known, fresh = rewards[:, : DRAWS // 2], rewards[:, DRAWS // 2 :]
     known = known.sort(dim=1).values
     size = DRAWS // 2
     found = []
@@ -216,7 +217,8 @@ def run_seed(folder: Path, start: Path, wanted: argparse.Namespace, seed: int) -
         CompareConfig(
             data=str(here / "export"), model=str(start), out=str(here / "runs"), device="cpu",
             prompts=str(unseen), methods="dpo,ppo,rloo,best-of-n", strengths=wanted.strengths,
-            settings=str(settings), seed=seed, **LENGTHS,
+            settings=str(settings), seed=seed, max_length=MAX_LENGTH,
+                response_length=RESPONSE_LENGTH,
         )
     )  # fmt: skip
     first = write_responses(start, held_out, here / "start.jsonl", candidates=1, seed=seed + 9)

@@ -20,17 +20,24 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from learning import interval, judge_truly, make_story_teller, messages_of, rank, write_responses
-from peers import make_environment, measure
-from peers_ppo import PACKAGES
 
+from bench.learning import (
+    interval,
+    judge_truly,
+    make_story_teller,
+    messages_of,
+    rank,
+    write_responses,
+)
+from bench.peers import make_environment, measure
+from bench.peers_ppo import PACKAGES
 from demo import stories
 from simulation.preference import liveliness
 from trainer import dpo, ppo, reward
@@ -159,7 +166,7 @@ def train_own(job: dict[str, Any]) -> None:
 
 
 def run_seed(
-    folder: Path, start: Path, sides: dict[str, Side], wanted: argparse.Namespace, seed: int
+    folder: Path, start: Path, sides: Mapping[str, Side], wanted: argparse.Namespace, seed: int
 ) -> dict[str, Any]:
     """One seed: data, both sides' three trainings, one judgement."""
     here = folder / f"peers-{seed}"

@@ -38,8 +38,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from peers import HERE, derive_models, make_environment, measure
-from peers import prepare as prepare_stories
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.peers import HERE, derive_models, make_environment, measure
+from bench.peers import prepare as prepare_stories
 
 PACKAGES = ("torch==2.13.0", "trl==1.12.0", "transformers>=5.23,<6", "accelerate==1.15.0")
 PROMPTS = 512
@@ -67,8 +69,7 @@ def story_prompts(folder: Path, wanted: argparse.Namespace) -> list[Any]:
 
 def conversations(folder: Path, wanted: argparse.Namespace) -> list[Any]:
     """Models that were fine-tuned on a file of comparisons, and its conversations."""
-    from hh_pairs import fine_tune, make_model
-
+    from bench.hh_pairs import fine_tune, make_model
     from trainer.data.files import read_rankings
 
     data = read_rankings(wanted.pairs)
