@@ -1,14 +1,21 @@
 """`python -m trainer STAGE …`: a stage file for each word, imported only when it is asked for."""
 
+import dataclasses
 import importlib
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from trainer.errors import explain_failures
 from trainer.settings import Stage, list_stages
 from trainer.settings.environment import set_thread_variables
 from trainer.settings.flags import parse
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str]) -> int:
@@ -16,7 +23,10 @@ def main(argv: list[str]) -> int:
     set_thread_variables()
     stages = list_stages()
     lines = "\n".join(f"  {name:<10}{stage.summary}" for name, stage in stages.items())
-    usage = f"usage: python -m trainer STAGE [flags]\n\n{lines}\n\nEach STAGE has --help."
+    usage = (
+        f"usage: python -m trainer STAGE [flags]\n\n{lines}\n\n"
+        f"Each STAGE has --help; with {DRY_RUN} it reads its settings, prints them as JSON and stops."
+    )
     if not argv or argv[0] in ("-h", "--help"):
         print(usage)  # noqa: T201
         return 0 if argv else 2
@@ -29,9 +39,13 @@ def main(argv: list[str]) -> int:
 
 def run_stage(name: str, stage: Stage, flags: list[str]) -> None:
     """Read the settings, and only then import what is heavy; print the figures as the last line."""
-    config: object = parse(
-        stage.config, flags, program=f"python -m trainer {name}", example=stage.example
+    asked = [each for each in flags if each != DRY_RUN]
+    config: DataclassInstance = parse(
+        stage.config, asked, program=f"python -m trainer {name}", example=stage.example
     )
+    if len(asked) < len(flags):
+        print(json.dumps(dataclasses.asdict(config)))  # noqa: T201
+        return
     result = importlib.import_module(f"trainer.{name}").main(config)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(json.dumps(result))  # noqa: T201 - the interface

@@ -124,14 +124,8 @@ def main(config: DPOConfig) -> dict[str, Any]:
         result["left_out"] = {**data.left_out, **encoder.cut}
         finish(
             run,
-            title="DPO",
             model=learner.whole_model(load),
             tokenizer=tokenizer,
-            curves=[
-                ("loss", ["loss", "validation_loss"]),
-                ("accuracy", ["accuracy", "validation_accuracy"]),
-                ("margin", ["margin"]),
-            ],
             result=result,
         )
     return result

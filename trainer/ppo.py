@@ -47,22 +47,6 @@ from trainer.rl.rollout import Rollout
 from trainer.settings.ppo import PPOConfig
 from trainer.sft import count_targets, encode, summed_loss, to_rows
 
-CURVES = (
-    ("reward model's score", ["score", "rlhf_reward"]),
-    ("KL of a response from the reference, nats", ["kl", "kl_k3"]),
-    ("entropy, nats a token", ["entropy"]),
-    ("policy's loss", ["policy_loss"]),
-    ("value's loss", ["value_loss"]),
-    ("clipped share of tokens", ["clip_share", "value_clip_share"]),
-    ("change in an update: mean (d log p)^2 / 2", ["approx_kl"]),
-    ("explained variance of returns", ["explained_variance"]),
-    ("loss on demonstrations (ptx)", ["ptx_loss"]),
-    ("response length, tokens", ["response_length"]),
-    ("share that ended", ["ended_share"]),
-    ("KL coefficient", ["kl_coef"]),
-    ("tokens a second", ["tokens_per_second"]),
-)
-
 
 @dataclass(frozen=True)
 class Experience:
@@ -82,10 +66,7 @@ class Experience:
 
 def main(config: PPOConfig) -> dict[str, Any]:
     """Optimise the policy; the result is also in result.json."""
-    curves = [each for each in CURVES if config.ptx_coef or "ptx_loss" not in each[1]]
-    return run_online(
-        "ppo", "PPO", config, Trainer, curves=curves, prompts_a_step=config.batch_size
-    )
+    return run_online("ppo", config, Trainer, prompts_a_step=config.batch_size)
 
 
 class Trainer(Online[PPOConfig]):

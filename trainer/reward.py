@@ -176,15 +176,8 @@ def main(config: RewardConfig) -> dict[str, Any]:
         result["left_out"] = {**data.left_out, **encoder.cut}
         finish(
             run,
-            title="Reward model",
             model=learner.whole_model(load),
             tokenizer=tokenizer,
-            curves=[
-                ("loss", ["loss"]),
-                ("accuracy on strict pairs", ["accuracy", "validation_accuracy"]),
-                ("validation: log loss of a pair", ["validation_log_loss"]),
-                ("gradient norm", ["grad_norm"]),
-            ],
             result=result,
             drawings=draw(result),
         )

@@ -25,23 +25,11 @@ from trainer.rl.loop import Online, run_online
 from trainer.rl.rollout import Rollout
 from trainer.settings.rloo import RLOOConfig
 
-CURVES = (
-    ("reward model's score", ["score", "rlhf_reward"]),
-    ("KL of a response from the reference, nats", ["kl", "kl_k3"]),
-    ("entropy, nats a token", ["entropy"]),
-    ("spread of a prompt's rewards", ["group_std"]),
-    ("gradient norm", ["grad_norm"]),
-    ("response length, tokens", ["response_length"]),
-    ("share that ended", ["ended_share"]),
-    ("KL coefficient", ["kl_coef"]),
-    ("tokens a second", ["tokens_per_second"]),
-)
-
 
 def main(config: RLOOConfig) -> dict[str, Any]:
     """Optimise the policy; the result is also in result.json."""
     prompts = config.batch_size // config.responses
-    return run_online("rloo", "RLOO", config, Trainer, curves=CURVES, prompts_a_step=prompts)
+    return run_online("rloo", config, Trainer, prompts_a_step=prompts)
 
 
 class Trainer(Online[RLOOConfig]):

@@ -106,10 +106,8 @@ def main(config: SFTConfig) -> dict[str, Any]:
             result["rows"] = len(train)
         finish(
             run,
-            title="Supervised fine-tuning",
             model=learner.whole_model(load),
             tokenizer=tokenizer,
-            curves=[("loss", ["loss", "validation_loss"]), ("gradient norm", ["grad_norm"])],
             result=result,
         )
     return result

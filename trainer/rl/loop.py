@@ -53,7 +53,7 @@ from trainer.rl.vllm_client import RolloutServer, seeds_of
 from trainer.run.artifacts import finish
 from trainer.run.directory import Run
 from trainer.run.files import hash_model_files
-from trainer.run.report import Curves, Sample, draw_frontier
+from trainer.run.report import Sample, draw_frontier
 from trainer.settings.online import OnlineConfig
 
 HELD_OUT_PROMPTS = 64
@@ -361,11 +361,9 @@ class Online(ABC, Generic[Config]):
 
 def run_online(
     stage: str,
-    title: str,
     config: Config,
     create: Callable[[Config, Processes], Online[Config]],
     *,
-    curves: Curves,
     prompts_a_step: int,
 ) -> dict[str, Any]:
     """A whole run of a stage; the result is also in result.json."""
@@ -415,10 +413,8 @@ def run_online(
         watched = ("score", "gold_score") if config.gold else ("score",)
         finish(
             run,
-            title=title,
             model=whole_model(trainer.policy, trainer.load_policy, config),
             tokenizer=trainer.tokenizer,
-            curves=[*curves, ("scores: climbed and watched", watched)] if config.gold else curves,
             result=result,
             samples=samples,
             drawings=[draw_frontier(run.read_metrics(), watched)] if processes.first else [],

@@ -7,7 +7,7 @@ from typing import Any
 from trainer.run.directory import Run
 from trainer.run.files import write_json
 from trainer.run.model_card import write_card
-from trainer.run.report import Curves, Sample, write_report
+from trainer.run.report import Sample, write_report
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = None) -> None:
@@ -27,10 +27,8 @@ def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = N
 def finish(
     run: Run,
     *,
-    title: str,
     model: Any,
     tokenizer: Any,
-    curves: Curves,
     result: dict[str, Any],
     samples: Sequence[Sample] = (),
     drawings: Sequence[str] = (),
@@ -44,9 +42,7 @@ def finish(
         save_model(model, tokenizer, folder, card=write_card(run, result))
         write_report(
             run.folder / "report.html",
-            title=title,
             run=run,
-            curves=curves,
             result=result,
             samples=samples,
             drawings=drawings,

@@ -21,6 +21,7 @@ from trainer import __version__
 from trainer.errors import Stopped, TrainerError, UsageError
 from trainer.run.files import read_description, write_json
 from trainer.run.progress import progress, start_trackers
+from trainer.settings import list_stages
 from trainer.settings.training import TrainingConfig
 
 # Of what docs/run-directory.md describes: raised where a reader of today would stumble.
@@ -117,6 +118,7 @@ class Run:
             "format": "plackett-run",
             "format_version": FORMAT_VERSION,
             "stage": self.stage,
+            "catalogue": list_stages()[self.stage].describe(self.config),
             "config": dataclasses.asdict(self.config),
             "total_steps": self.total_steps,
             "versions": {

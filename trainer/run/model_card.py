@@ -7,15 +7,7 @@ from typing import Any
 
 from trainer.run.directory import Run
 from trainer.run.report import flatten, show
-
-# What a stage makes, in the words of a model card.
-MAKES = {
-    "sft": "A policy that imitates demonstrations (supervised fine-tuning)",
-    "reward": "A reward model: one number for a response to a prompt, higher where raters preferred it",
-    "ppo": "A policy trained by PPO against a reward model, held near its reference by a KL penalty",
-    "rloo": "A policy trained by RLOO against a reward model, held near its reference by a KL penalty",
-    "dpo": "A policy trained straight from comparisons (direct preference optimisation)",
-}
+from trainer.settings import list_stages
 
 
 def write_card(run: Run, result: dict[str, Any]) -> str:
@@ -47,7 +39,7 @@ def write_card(run: Run, result: dict[str, Any]) -> str:
             "",
             f"# {run.folder.name}",
             "",
-            f"{MAKES[run.stage]}. Made by Plackett's trainer, stage `{run.stage}`.",
+            f"{list_stages()[run.stage].card}. Made by Plackett's trainer, stage `{run.stage}`.",
             "",
             "## Data",
             "",

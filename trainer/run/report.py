@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.run.directory import Run
+from trainer.settings import StageEntry
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -25,7 +26,6 @@ h3, h4, h5 { margin: 1.2rem 0 .3rem; } h3::first-letter, h4::first-letter { text
 .sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
 .muted { opacity: .75; }
 """
-Curves = Sequence[tuple[str, Sequence[str]]]
 # What matplotlib writes, and the colour of the page that takes its place.
 COLOURS = {
     "#000001": "currentColor",
@@ -52,23 +52,28 @@ class Sample:
 def write_report(
     path: Path,
     *,
-    title: str,
     run: Run,
-    curves: Curves,
     result: dict[str, Any],
     samples: Sequence[Sample] = (),
     drawings: Sequence[str] = (),
 ) -> None:
-    """Write the report: `curves` are (title, at most three names of metrics); `drawings` are more SVG."""
+    """Write the report: the curves of the stage's entry in the catalogue; `drawings` are more SVG."""
     metrics = run.read_metrics()
-    drawn = [draw_curves(name, metrics, keys) for name, keys in curves]
+    made = run.describe()
+    entry: StageEntry = made.pop("catalogue")
+    drawn = [
+        draw_curves(
+            ", ".join(filter(None, (each["title"], each["unit"]))), metrics, each["metrics"]
+        )
+        for each in entry["curves"]
+    ]
     write_page(
         path,
-        title=title,
+        title=entry["title"],
         result=result,
         drawings=[*drawn, *drawings],
         samples=samples,
-        made=run.describe(),
+        made=made,
     )
 
 

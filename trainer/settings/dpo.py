@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
-from trainer.settings import Stage
+from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_not_above, refuse_smoothing
 from trainer.settings.supervised import SupervisedConfig
 
@@ -15,7 +15,9 @@ class DPOConfig(SupervisedConfig):
     loss: str = flag("sigmoid", "sigmoid (DPO) or ipo")
     beta: float = flag(0.1, "how strongly the policy is held to the reference")
     label_smoothing: float = flag(0.0, "the chance that a comparison is wrong")
-    reference: str | None = flag(None, "the reference policy [default: the starting model]")
+    reference: str | None = flag(
+        None, "the reference policy [default: the starting model]", local=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -32,4 +34,12 @@ STAGE = Stage(
     summary="a policy straight from comparisons",
     config=DPOConfig,
     example="--data export --model model --out runs/dpo --beta 0.1",
+    title="DPO",
+    makes="policy",
+    curves=(
+        Curve("loss", ("loss", "validation_loss")),
+        Curve("accuracy", ("accuracy", "validation_accuracy")),
+        Curve("margin", ("margin",)),
+    ),
+    card="A policy trained straight from comparisons (direct preference optimisation)",
 )

@@ -8,13 +8,17 @@ import types
 import typing
 from dataclasses import field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from trainer.errors import UsageError
 
 
 def flag(default: Any, text: str, **more: Any) -> Any:
-    """A field with its help text; `...` makes it required."""
+    """A field with its help text; `...` makes it required.
+
+    `local=True` is for what names a place that only the machine of the run knows (a path, an address, a
+    device): whoever starts runs there for others sets it. `common=True` is for what a form shows first.
+    """
     metadata = {"help": text, **more}
     if default is ...:
         return field(metadata=metadata)
@@ -54,6 +58,39 @@ def refuse_device(device: str) -> None:
 def as_flag(name: str) -> str:
     """`--batch-size` of `batch_size`."""
     return f"--{name.replace('_', '-')}"
+
+
+def refuse_above(config: object, most: float, *names: str) -> None:
+    """Raise UsageError, naming the flag, for a setting that is given and above `most`."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value > most:
+            raise UsageError(f"{as_flag(name)} must be at most {most}, not {value}")
+
+
+class FlagEntry(TypedDict):
+    """A flag as the catalogue tells it."""
+
+    name: str
+    type: str
+    help: str
+    common: bool
+
+
+def list_flags(kind: type) -> list[FlagEntry]:
+    """The flags of a stage that may be chosen away from the machine of the run."""
+    assert dataclasses.is_dataclass(kind)
+    hints = typing.get_type_hints(kind)
+    return [
+        {
+            "name": each.name.replace("_", "-"),
+            "type": _plain(hints[each.name]).__name__,
+            "help": str(each.metadata["help"]),
+            "common": bool(each.metadata.get("common")),
+        }
+        for each in dataclasses.fields(kind)
+        if not each.metadata.get("local")
+    ]
 
 
 Config = TypeVar("Config")

@@ -3,35 +3,55 @@
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
+from trainer.settings import Curve
 from trainer.settings.flags import as_flag, flag, refuse_below, refuse_no_room, refuse_not_above
 from trainer.settings.training import TrainingConfig
 
 ENSEMBLES = ("mean", "worst", "uncertain")
+
+SCORE = Curve("reward model's score", ("score", "rlhf_reward"))
+KL = Curve("KL of a response from the reference", ("kl", "kl_k3"), "nats")
+ENTROPY = Curve("entropy", ("entropy",), "nats a token")
+RESPONSES = (
+    Curve("response length", ("response_length",), "tokens"),
+    Curve("share that ended", ("ended_share",)),
+    Curve("KL coefficient", ("kl_coef",)),
+    Curve("tokens a second", ("tokens_per_second",)),
+    Curve("scores: climbed and watched", ("score", "gold_score"), only_with="gold"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineConfig(TrainingConfig):
     """What the stages that learn from their own samples take."""
 
-    reward: str = flag(..., "the reward model to climb; several, by comma, are an ensemble")
+    reward: str = flag(
+        ..., "the reward model to climb; several, by comma, are an ensemble", local=True
+    )
     ensemble: str = flag(
         "mean", "several rewards as one: mean, worst, or uncertain (mean less their variance)"
     )
     uncertainty_coef: float = flag(0.1, "weight of the variance where --ensemble is uncertain")
     rollout_server: str | None = flag(
-        None, "the address of a vLLM that samples in this process's place; needs --lora-rank"
+        None,
+        "the address of a vLLM that samples in this process's place; needs --lora-rank",
+        local=True,
     )
     gold: str | None = flag(
-        None, "a reward model that is only watched: where it falls, the other is over-optimised"
+        None,
+        "a reward model that is only watched: where it falls, the other is over-optimised",
+        local=True,
     )
-    reference: str | None = flag(None, "the policy to stay near [default: the starting model]")
-    kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward")
+    reference: str | None = flag(
+        None, "the policy to stay near [default: the starting model]", local=True
+    )
+    kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward", common=True)
     kl_target: float | None = flag(None, "adapt beta towards this KL of a response, in nats")
     kl_horizon: float = flag(10_000.0, "episodes over which beta adapts")
     kl_stop: float | None = flag(None, "end the run when the mean KL passes this many nats")
-    response_length: int = flag(128, "the longest response, in tokens")
+    response_length: int = flag(128, "the longest response, in tokens", common=True)
     temperature: float = flag(1.0, "of sampling, and of every log-probability")
-    batch_size: int = flag(64, "episodes in an update")
+    batch_size: int = flag(64, "episodes in an update", common=True)
     micro_batch: int | None = flag(
         None,
         "episodes in a forward pass: smaller needs less memory, changes nothing "

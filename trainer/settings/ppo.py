@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
-from trainer.settings import Stage
+from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below, refuse_not_above
-from trainer.settings.online import OnlineConfig, refuse_uneven
+from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnlineConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class PPOConfig(OnlineConfig):
         0.0, "PPO-ptx: weight of the log likelihood of --ptx-data in every step (InstructGPT: 27.8)"
     )
     ptx_data: str | None = flag(
-        None, "an export or demonstrations for --ptx-coef [default: those of --data]"
+        None, "an export or demonstrations for --ptx-coef [default: those of --data]", local=True
     )
 
     def __post_init__(self) -> None:
@@ -44,4 +44,20 @@ STAGE = Stage(
     summary="a policy that climbs the reward model, held near its reference",
     config=PPOConfig,
     example="--data export --model model --reward runs/reward/model --out runs/ppo",
+    title="PPO",
+    makes="policy",
+    needs=("reward",),
+    curves=(
+        SCORE,
+        KL,
+        ENTROPY,
+        Curve("policy's loss", ("policy_loss",)),
+        Curve("value's loss", ("value_loss",)),
+        Curve("clipped share of tokens", ("clip_share", "value_clip_share")),
+        Curve("change in an update: mean (d log p)^2 / 2", ("approx_kl",), "nats"),
+        Curve("explained variance of returns", ("explained_variance",)),
+        Curve("loss on demonstrations (ptx)", ("ptx_loss",), "nats a token", only_with="ptx_coef"),
+        *RESPONSES,
+    ),
+    card="A policy trained by PPO against a reward model, held near its reference by a KL penalty",
 )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
-from trainer.settings import Stage
+from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, numbers_of, refuse_below, refuse_smoothing
 from trainer.settings.supervised import SupervisedConfig
 
@@ -42,4 +42,13 @@ STAGE = Stage(
     summary="a reward model from rankings",
     config=RewardConfig,
     example="--data export --model model --out runs/reward",
+    title="Reward model",
+    makes="reward",
+    curves=(
+        Curve("loss", ("loss",), "nats a ranking"),
+        Curve("accuracy on strict pairs", ("accuracy", "validation_accuracy")),
+        Curve("validation: log loss of a pair", ("validation_log_loss",), "nats"),
+        Curve("gradient norm", ("grad_norm",)),
+    ),
+    card="A reward model: one number for a response to a prompt, higher where raters preferred it",
 )

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from trainer.settings import Stage
+from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below
-from trainer.settings.online import OnlineConfig, refuse_uneven
+from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnlineConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +24,16 @@ STAGE = Stage(
     summary="the same without a value model",
     config=RLOOConfig,
     example="--data export --model model --reward runs/reward/model --out runs/rloo",
+    title="RLOO",
+    makes="policy",
+    needs=("reward",),
+    curves=(
+        SCORE,
+        KL,
+        ENTROPY,
+        Curve("spread of a prompt's rewards", ("group_std",)),
+        Curve("gradient norm", ("grad_norm",)),
+        *RESPONSES,
+    ),
+    card="A policy trained by RLOO against a reward model, held near its reference by a KL penalty",
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.settings import Stage
+from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag
 from trainer.settings.supervised import SupervisedConfig
 
@@ -20,4 +20,11 @@ STAGE = Stage(
     summary="supervised fine-tuning on demonstrations",
     config=SFTConfig,
     example="--data export --model model --out runs/sft --epochs 2",
+    title="Supervised fine-tuning",
+    makes="policy",
+    curves=(
+        Curve("loss", ("loss", "validation_loss"), "nats a token"),
+        Curve("gradient norm", ("grad_norm",)),
+    ),
+    card="A policy that imitates demonstrations (supervised fine-tuning)",
 )

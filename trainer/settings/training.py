@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from trainer.errors import UsageError
 from trainer.settings.flags import (
     flag,
+    refuse_above,
     refuse_below,
     refuse_device,
     refuse_infinite,
@@ -16,26 +17,32 @@ from trainer.settings.flags import (
 class TrainingConfig:
     """What every training stage takes."""
 
-    data: str = flag(..., "an export directory, or a file of rankings, comparisons or HH pairs")
-    model: str = flag(..., "the model to start from: a path or an id")
-    out: str = flag(..., "the run directory to write")
-    steps: int | None = flag(None, "updates to make [default: what --epochs comes to]")
+    data: str = flag(
+        ..., "an export directory, or a file of rankings, comparisons or HH pairs", local=True
+    )
+    model: str = flag(..., "the model to start from: a path or an id", local=True)
+    out: str = flag(..., "the run directory to write", local=True)
+    steps: int | None = flag(None, "updates to make [default: what --epochs comes to]", common=True)
     epochs: float = flag(1.0, "passes over the data")
-    batch_size: int = flag(16, "examples in an update")
-    lr: float | None = flag(None, "learning rate [default: the stage's, by model size]")
+    batch_size: int = flag(16, "examples in an update", common=True)
+    lr: float | None = flag(
+        None, "learning rate [default: the stage's, by model size]", common=True
+    )
     max_length: int = flag(
         512, "tokens of prompt and response together; longer prompts lose their start"
     )
-    seed: int = flag(0, "seed of everything random")
-    device: str = flag("auto", "auto, cpu or cuda")
-    resume: bool = flag(False, "go on from the newest checkpoint in --out")
+    seed: int = flag(0, "seed of everything random", common=True)
+    device: str = flag("auto", "auto, cpu or cuda", local=True)
+    resume: bool = flag(False, "go on from the newest checkpoint in --out", local=True)
     checkpoint_every: int = flag(50, "updates between checkpoints")
     dtype: str = flag("float32", "float32, or bfloat16 for matrix products (weights stay float32)")
     gradient_checkpointing: bool = flag(False, "compute activations twice instead of keeping them")
     lora_rank: int = flag(0, "train low-rank adapters of this rank; 0 trains all weights")
     lora_alpha: float | None = flag(None, "scale of the adapters [default: their rank]")
     shard: bool = flag(False, "divide the weights among the processes (FSDP)")
-    trackers: str = flag("", "also report to these, by comma: tensorboard, wandb, mlflow …")
+    trackers: str = flag(
+        "", "also report to these, by comma: tensorboard, wandb, mlflow …", local=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes, naming the flag."""
@@ -43,6 +50,7 @@ class TrainingConfig:
         refuse_below(self, 1, "steps", "batch_size", "checkpoint_every")
         refuse_below(self, 8, "max_length")
         refuse_below(self, 0, "seed", "lora_rank")
+        refuse_above(self, 2**32 - 1, "seed")  # torch's generators take 64 bits, and we multiply
         refuse_not_above(self, 0, "epochs", "lr", "lora_alpha")
         refuse_device(self.device)
         if self.dtype not in ("float32", "bfloat16"):
