@@ -20,22 +20,14 @@ from app.projects.models import Project
 from app.projects.queries import get_project_by_id, list_projects
 from app.projects.service import get_project
 from app.training import queries, service
-from app.training.models import ONLINE, Run, RunState, Stage
+from app.training.catalogue import Catalogue, CommonFlag, list_common_flags, list_stages
+from app.training.models import REWARD, CurveEntry, Run, RunState
 from app.training.schemas import RunIn
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
-# The settings that the form offers, with what they do.
-OFFERED = {
-    "steps": "How many updates; empty: the trainer's own choice",
-    "lr": "Learning rate",
-    "batch-size": "Rankings, or episodes, in each update",
-    "kl-coef": "PPO, RLOO: the price of moving away from the reference, in reward for each nat",
-    "response-length": "PPO, RLOO: the longest response, in tokens",
-    "seed": "Seed of everything random",
-}
 LOG_LINES = 40
 
 Figure = int | float | str | bool
@@ -50,8 +42,10 @@ class RunsPage(PageContext):
     exports: Sequence[tuple[Export, Project]]
     policies: Sequence[Policy]
     rewards: Sequence[tuple[Run, Project]]
-    stages: Sequence[Stage]
-    offered: Mapping[str, str]
+    stages: Catalogue
+    common_flags: Sequence[CommonFlag]
+    # Titles of the stages that need a reward model.
+    need_reward: Sequence[str]
     values: Mapping[str, str]
     error: PlackettError | None = None
 
@@ -69,6 +63,7 @@ class RunPage(PageContext):
     live: bool
     figures: Sequence[tuple[str, Figure]]
     slices: Sequence[tuple[str, dict[str, object]]]
+    curves: Sequence[CurveEntry]
     report: bool  # whether the trainer's own can be shown
 
 
@@ -80,6 +75,7 @@ async def _runs_page(
     values: Mapping[str, str] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
+    stages = await list_stages()
     rows = await queries.list_runs(session, limit=25, offset=(page - 1) * 25)
     exports = await list_exports(session, limit=100)
     context = RunsPage(
@@ -95,8 +91,9 @@ async def _runs_page(
             if policy.backend is Backend.TRANSFORMERS and policy.retired_at is None
         ],
         rewards=[(run, project) for run, project in await queries.list_reward_runs(session)],
-        stages=list(Stage),
-        offered=OFFERED,
+        stages=stages,
+        common_flags=list_common_flags(stages),
+        need_reward=[stage.title for stage in stages.values() if REWARD in stage.needs],
         values=values or {},
         error=error,
     )
@@ -116,7 +113,7 @@ async def start_from_form(request: Request, session: Session, researcher: Resear
     """Start a run from the form's fields; empty ones are left to the trainer."""
     form = {name: str(value) for name, value in (await request.form()).items()}
     try:
-        wanted = _from_form(form)
+        wanted = _from_form(form, await list_stages())
         project = await get_project(session, form.get("project", ""))
         run = await service.start_run(session, project, wanted, actor=researcher.id)
     except PlackettError as error:
@@ -126,11 +123,13 @@ async def start_from_form(request: Request, session: Session, researcher: Resear
     return see_other(request, f"/research/runs/{run.id}")
 
 
-def _from_form(form: dict[str, str]) -> RunIn:
-    given = {name: form[name] for name in OFFERED if form.get(name, "").strip()}
+def _from_form(form: dict[str, str], stages: Catalogue) -> RunIn:
+    names = {flag.name for flag in list_common_flags(stages)}
+    given = {name: form[name] for name in sorted(names) if form.get(name, "").strip()}
     chosen = {name: form[name] for name in ("export", "policy", "reward", "name") if form.get(name)}
-    if form.get("stage") not in ONLINE:
-        chosen.pop("reward", None)
+    stage = stages.get(form.get("stage", ""))
+    if stage is not None and REWARD not in stage.needs:
+        chosen.pop("reward", None)  # the form offers one to every stage
     try:
         return RunIn.model_validate(
             {**chosen, "stage": form.get("stage"), "serve": "serve" in form, "config": given}
@@ -148,7 +147,7 @@ async def run_page(
     """One run; while it is under way the page follows it."""
     run = await service.get_run(session, run_id)
     context = RunPage(
-        title=f"{run.stage.value} run",
+        title=f"{run.title} run",
         run=run,
         project=await get_project_by_id(session, run.project_id),
         export=await get_export(session, run.export_id),
@@ -158,6 +157,7 @@ async def run_page(
         live=run.state in (RunState.QUEUED, RunState.RUNNING),
         figures=list_figures(run.result or {}),
         slices=list_slices(run.result or {}),
+        curves=run.catalogue.get("curves") or [],
         report=find_report(run) is not None,
     )
     return render(request, "training/run.html", context)

@@ -12,7 +12,7 @@ from app.db.engine import SessionMaker
 from app.errors import Unavailable
 from app.settings import Settings, get_settings
 from app.terminal import Json, Slug, say, validated, with_sessions
-from app.training.models import RunState, Stage
+from app.training.models import RunState
 from app.training.schemas import RunIn, RunOut
 
 POLL_SECONDS = 0.5
@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5
 
 def start_run(
     slug: Slug,
-    stage: Annotated[Stage, typer.Option(help="What to train.")],
+    stage: Annotated[str, typer.Option(help="What to train: sft, reward, ppo, dpo, ….")],
     export_id: Annotated[
         uuid.UUID | None,
         typer.Option(
@@ -67,7 +67,7 @@ def start_run(
     run = with_sessions(work)
     figures = f" {json.dumps(run.result, default=str)}" if run.result else ""
     told = run.model_dump(mode="json", include=None if wait else {"id", "state"})
-    say(f"The {stage.value} run {run.id} is {run.state.value}.{figures}", told, as_json)
+    say(f"The {stage} run {run.id} is {run.state.value}.{figures}", told, as_json)
     if wait and run.state is not RunState.SUCCEEDED:
         raise Unavailable(run.error or f"the run was {run.state.value}", field=str(run.id))
 

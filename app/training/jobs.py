@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ from app.db.types import utc_now
 from app.policies.models import Policy
 from app.settings import CHECKOUT, Settings
 from app.training import queries
-from app.training.models import ONLINE, Run, RunMetric, RunState
+from app.training.catalogue import TRAINER, as_arguments, read_entry
+from app.training.models import Run, RunMetric, RunState
 from app.training.service import ENDED, register_result
 
 log = structlog.get_logger(__name__)
 
-TRAINER = (sys.executable, "-m", "trainer")
 POLL_SECONDS = 1.0
 # From the polite signal to the other one: time to write a checkpoint.
 GRACE_SECONDS = 30.0
@@ -114,16 +113,14 @@ class Follower:
         base = await session.get_one(Policy, run.base_policy_id)
         command = [
             *self.trainer,
-            run.stage.value,
+            run.stage,
             *("--data", str(export.path), "--model", base.model, "--out", str(folder)),
             *("--device", self.settings.trainer_device),
         ]
-        if run.stage in ONLINE:
-            assert run.reward_run_id is not None
+        if run.reward_run_id is not None:
             reward = await session.get_one(Run, run.reward_run_id)
             command += ["--reward", str(Path(reward.path or "") / "model")]
-        for name, value in run.config.get("flags", {}).items():
-            command += [f"--{name}", str(value)]
+        command += as_arguments(run.config.get("flags", {}))
         if any((folder / "checkpoints").glob("*")):
             command.append("--resume")
         return command
@@ -162,8 +159,10 @@ class Follower:
                 step = lines[-1].get("step")
                 run.step = step if isinstance(step, int) else run.step
             if run.total_steps is None:
-                total = read_json(folder / "config.json").get("total_steps")
+                description = read_json(folder / "config.json")
+                total = description.get("total_steps")
                 run.total_steps = total if isinstance(total, int) else None
+                run.catalogue = read_entry(description.get("catalogue")) or run.catalogue
             wanted = run.cancel_requested
             await session.commit()
             return wanted

@@ -2,28 +2,17 @@
 
 import uuid
 from enum import StrEnum
-from typing import TypedDict
 
-from sqlalchemy import ForeignKey, Index, Text
+from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+from typing_extensions import TypedDict  # pydantic cannot read typing's before Python 3.12
 
 from app.db.base import Base
 from app.db.types import CreatedAt, Id, Moment, choice
 
-
-class Stage(StrEnum):
-    """What a run does: the trainer's own names."""
-
-    SFT = "sft"
-    REWARD = "reward"
-    PPO = "ppo"
-    RLOO = "rloo"
-    DPO = "dpo"
-
-
-# The stages that climb a reward model.
-ONLINE = (Stage.PPO, Stage.RLOO)
+# What a reward model is called where the trainer says what a stage makes and needs.
+REWARD = "reward"
 
 
 class RunState(StrEnum):
@@ -36,14 +25,35 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
 
 
+Setting = int | float | bool | str
+
+
 class RunConfig(TypedDict, total=False):
     """What a run was asked for beyond its columns."""
 
     # The trainer's flags, by name.
-    flags: dict[str, object]
+    flags: dict[str, Setting]
     # The policy that comes of it, and whether that one serves.
     name: str | None
     serve: bool
+
+
+class CurveEntry(TypedDict):
+    """A curve of a run: names of metrics in one unit."""
+
+    title: str
+    unit: str
+    metrics: list[str]
+
+
+class RunCatalogue(TypedDict, total=False):
+    """What the trainer says of a run's stage."""
+
+    title: str
+    makes: str
+    needs: list[str]
+    # Known once the run has begun.
+    curves: list[CurveEntry]
 
 
 class Run(Base):
@@ -53,12 +63,16 @@ class Run(Base):
 
     id: Mapped[Id]
     project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    stage: Mapped[Stage] = mapped_column(choice(Stage))
+    # One of the trainer's own names: which there are, the trainer knows.
+    stage: Mapped[str] = mapped_column(String(32))
+    # What it is called, what it makes and which curves it has: the stage's entry in the trainer's catalogue
+    # when the run was asked for, and as its own config.json tells it once it has begun.
+    catalogue: Mapped[RunCatalogue] = mapped_column(JSONB, default=dict, server_default="{}")
     state: Mapped[RunState] = mapped_column(
         choice(RunState), default=RunState.QUEUED, server_default="queued"
     )
     export_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("exports.id"))
-    # The policy it starts from, and the reward run that it climbs (ppo, rloo).
+    # The policy it starts from, and the run of the reward model that it is trained against, if it is.
     base_policy_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("policies.id"))
     reward_run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"))
     config: Mapped[RunConfig] = mapped_column(JSONB, default=dict, server_default="{}")
@@ -77,6 +91,16 @@ class Run(Base):
     finished_at: Mapped[Moment | None]
 
     __table_args__ = (Index("ix_runs_project_id_id", "project_id", "id"),)
+
+    @property
+    def title(self) -> str:
+        """What people call the stage."""
+        return str(self.catalogue.get("title") or self.stage)
+
+    @property
+    def makes_reward_model(self) -> bool:
+        """Whether it makes a reward model, which is no policy: it cannot speak."""
+        return self.catalogue.get("makes") == REWARD
 
 
 class RunMetric(Base):

@@ -7,7 +7,9 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.projects.models import Project
-from app.training.models import Run, RunMetric, RunState, Stage
+from app.training.models import REWARD, Run, RunMetric, RunState
+
+MAKES_REWARD_MODEL = Run.catalogue["makes"].astext == REWARD
 
 
 async def list_runs(
@@ -38,7 +40,7 @@ async def find_newest_reward_run(session: AsyncSession, project_id: uuid.UUID) -
         select(Run)
         .where(
             Run.project_id == project_id,
-            Run.stage == Stage.REWARD,
+            MAKES_REWARD_MODEL,
             Run.state == RunState.SUCCEEDED,
         )
         .order_by(Run.id.desc())
@@ -51,7 +53,7 @@ async def list_reward_runs(session: AsyncSession) -> Sequence[Row[Run, Project]]
     rows = await session.execute(
         select(Run, Project)
         .join(Project, Project.id == Run.project_id)
-        .where(Run.stage == Stage.REWARD, Run.state == RunState.SUCCEEDED)
+        .where(MAKES_REWARD_MODEL, Run.state == RunState.SUCCEEDED)
         .order_by(Run.id.desc())
     )
     return rows.all()

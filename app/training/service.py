@@ -18,8 +18,8 @@ from app.policies.queries import find_policy, list_project_policies
 from app.policies.schemas import PolicyIn
 from app.policies.service import get_policy, register_policy, set_project_policies
 from app.projects.models import Project
-from app.training import queries
-from app.training.models import ONLINE, Run, RunMetric, RunState, Stage
+from app.training import catalogue, queries
+from app.training.models import REWARD, Run, RunMetric, RunState
 from app.training.schemas import RunIn
 
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
@@ -31,19 +31,22 @@ async def start_run(
     """A queued run, and the job that carries it out.
 
     Raises NotFound or Conflict, naming what is missing: an export that is ready, a local policy to
-    start from, a reward model to climb.
+    start from, a reward model to train against; InvalidInput for settings that the trainer refuses.
     """
+    stage = await catalogue.get_stage(wanted.stage)
+    flags = await catalogue.check_flags(wanted.stage, wanted.config)
     export = await _choose_export(session, project, wanted)
     base = await _choose_base(session, project, wanted)
-    reward = await _choose_reward(session, project, wanted)
+    reward = await _choose_reward(session, project, wanted, stage)
     run = Run(
         project_id=project.id,
         stage=wanted.stage,
+        catalogue=stage.entry,
         export_id=export.id,
         base_policy_id=base.id,
         reward_run_id=reward.id if reward else None,
         config={
-            "flags": wanted.config.model_dump(by_alias=True, exclude_none=True),
+            "flags": flags,
             "name": wanted.name,
             "serve": wanted.serve,
         },
@@ -53,7 +56,7 @@ async def start_run(
         raise Conflict(f"There is already a policy {wanted.name!r}", field="name")
     session.add(run)
     await session.flush()
-    await record(session, actor, "run.start", project.slug, stage=wanted.stage.value)
+    await record(session, actor, "run.start", project.slug, stage=wanted.stage)
     await defer(session, "training:run", queue="training", arguments={"run_id": str(run.id)})
     return run
 
@@ -89,10 +92,12 @@ async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -
     return local[0]
 
 
-async def _choose_reward(session: AsyncSession, project: Project, wanted: RunIn) -> Run | None:
-    if wanted.stage not in ONLINE:
+async def _choose_reward(
+    session: AsyncSession, project: Project, wanted: RunIn, stage: catalogue.Stage
+) -> Run | None:
+    if REWARD not in stage.needs:
         if wanted.reward is not None:
-            raise InvalidInput("only ppo and rloo take a reward model", field="reward")
+            raise InvalidInput(f"{stage.title} takes no reward model", field="reward")
         return None
     if wanted.reward is None:
         reward = await queries.find_newest_reward_run(session, project.id)
@@ -100,7 +105,7 @@ async def _choose_reward(session: AsyncSession, project: Project, wanted: RunIn)
             raise Conflict("The project has no reward model: train one first", field="reward")
         return reward
     reward = await get_run(session, wanted.reward)
-    if reward.stage is not Stage.REWARD or reward.state is not RunState.SUCCEEDED:
+    if not reward.makes_reward_model or reward.state is not RunState.SUCCEEDED:
         raise Conflict("That run is no reward model that succeeded", field="reward")
     return reward
 
@@ -136,7 +141,7 @@ async def register_result(session: AsyncSession, run: Run, model: Path) -> Polic
 
     A reward model is no policy: it cannot speak.
     """
-    if run.stage is Stage.REWARD:
+    if run.makes_reward_model:
         return None
     project = await session.get_one(Project, run.project_id)
     base = await session.get_one(Policy, run.base_policy_id)
@@ -147,7 +152,7 @@ async def register_result(session: AsyncSession, run: Run, model: Path) -> Polic
             name=name,
             backend=Backend.TRANSFORMERS,
             model=str(model),
-            notes={"stage": run.stage.value},
+            notes={"stage": run.stage},
         ),
         parent=base,
         run_id=run.id,
@@ -165,7 +170,7 @@ async def register_result(session: AsyncSession, run: Run, model: Path) -> Polic
 async def _free_name(session: AsyncSession, project: Project, run: Run) -> str:
     number = await queries.count_runs(session, project.id)
     while True:
-        name = f"{project.slug}-{run.stage.value}-{number}"
+        name = f"{project.slug}-{run.stage}-{number}"
         if await find_policy(session, name) is None:
             return name
         number += 1

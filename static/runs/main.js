@@ -10,43 +10,11 @@ import { create, find, get } from "../shared/dom.js";
  */
 /** @typedef {new (options: object, columns: number[][], parent: HTMLElement) => Plot} PlotKind */
 /** @typedef {{ plot: Plot, keys: string[], figure: HTMLElement }} Curve */
+/** @typedef {{ title: string, unit: string, metrics: string[] }} CurveEntry what the run's config.json says */
 
 const HEIGHT = 190; // pixels of a plot
 const PADDING = 32; // pixels of a figure beside its plot
 const FOLLOW_EVERY = 1500; // milliseconds
-
-/** @type {[string, string[]][]} */
-const ONLINE = [
-  ["Reward model's score", ["score", "rlhf_reward"]],
-  ["KL from the reference, nats", ["kl", "kl_k3"]],
-  ["Entropy, nats a token", ["entropy"]],
-  ["Response length, tokens", ["response_length"]],
-  ["Share that ended", ["ended_share"]],
-];
-/** @type {Record<string, [string, string[]][]>} a stage's curves: title and figures */
-const GROUPS = {
-  reward: [
-    ["Loss", ["loss"]],
-    ["Accuracy on the batch", ["accuracy"]],
-    ["Gradient norm", ["grad_norm"]],
-  ],
-  sft: [
-    ["Loss", ["loss"]],
-    ["Gradient norm", ["grad_norm"]],
-  ],
-  rloo: [...ONLINE, ["Tokens a second", ["tokens_per_second"]]],
-  dpo: [
-    ["Loss", ["loss"]],
-    ["Accuracy", ["accuracy"]],
-    ["Margin", ["margin"]],
-  ],
-  ppo: [
-    ...ONLINE,
-    ["Clipped share", ["clip_share", "value_clip_share"]],
-    ["Value loss", ["value_loss"]],
-    ["Tokens a second", ["tokens_per_second"]],
-  ],
-};
 
 /** A colour of the theme.
  * @param {string} name
@@ -55,17 +23,27 @@ function readColour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-/** An empty plot for each group of curves.
+/** The curves of a run that says none (one of an earlier version): one for each figure.
+ * @param {Row | undefined} row
+ * @returns {CurveEntry[]}
+ */
+function listFigures(row) {
+  const names = Object.keys(row ?? {}).filter((name) => name !== "step");
+  return names.map((name) => ({ title: name, unit: "", metrics: [name] }));
+}
+
+/** An empty plot for each curve.
  * @param {PlotKind} uPlot
- * @param {string} stage
+ * @param {CurveEntry[]} entries
  * @returns {Curve[]}
  */
-function createCurves(uPlot, stage) {
+function createCurves(uPlot, entries) {
   const strokes = [readColour("--accent"), readColour("--warn")];
   const line = readColour("--line");
   const axis = { stroke: readColour("--ink-soft"), grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
-  return (GROUPS[stage] ?? []).map(([title, keys]) => {
-    const figure = create("figure", {}, create("figcaption", { textContent: title }));
+  return entries.map(({ title, unit, metrics: keys }) => {
+    const caption = unit ? `${title}, ${unit}` : title;
+    const figure = create("figure", {}, create("figcaption", { textContent: caption }));
     get("#curves").append(figure);
     const series = keys.map((label, index) => ({ label, stroke: strokes[index], width: 1.6, spanGaps: true }));
     const options = {
@@ -108,14 +86,22 @@ function showProgress({ state, step, total_steps: total }) {
 
 /** Fetch what is new, draw it, and look again while the run goes on.
  * @param {HTMLElement} root
+ * @param {PlotKind} uPlot
+ * @param {CurveEntry[]} entries
  * @param {Curve[]} curves
  * @param {Row[]} rows
  */
-async function follow(root, curves, rows) {
+async function follow(root, uPlot, entries, curves, rows) {
   const address = `/api/v1/runs/${root.dataset.id}`;
   try {
     const metrics = await (await fetch(`${address}/metrics?after=${rows.length - 1}`)).json();
     rows.push(...metrics);
+    // A run that waited when the page was opened says its curves once it has begun.
+    if (metrics.length && !curves.length) {
+      const run = entries.length ? null : await (await fetch(address)).json();
+      const said = run?.catalogue.curves ?? entries;
+      curves.push(...createCurves(uPlot, said.length ? said : listFigures(rows.at(-1))));
+    }
     if (metrics.length) draw(curves, rows);
     if (root.dataset.live !== "true") return;
     const run = await (await fetch(address)).json();
@@ -127,15 +113,17 @@ async function follow(root, curves, rows) {
   } catch {
     // The line is lost for a moment: look again later.
   }
-  setTimeout(() => follow(root, curves, rows), FOLLOW_EVERY);
+  setTimeout(() => follow(root, uPlot, entries, curves, rows), FOLLOW_EVERY);
 }
 
 const root = find("#run");
 const uPlot = /** @type {{ uPlot?: PlotKind }} */ (/** @type {unknown} */ (window)).uPlot;
 if (root && uPlot) {
-  const curves = createCurves(uPlot, root.dataset.stage ?? "");
+  /** @type {CurveEntry[]} */
+  const entries = JSON.parse(root.dataset.curves || "[]");
+  const curves = createCurves(uPlot, entries);
   addEventListener("resize", () => {
     for (const { plot, figure } of curves) plot.setSize({ width: figure.clientWidth - PADDING, height: HEIGHT });
   });
-  follow(root, curves, []);
+  follow(root, uPlot, entries, curves, []);
 }

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import Role
 from app.datasets.models import Export, ExportState
 from app.policies.models import Backend
-from app.training.models import Run, RunState, Stage
+from app.training.models import Run, RunState
 from tests.factories.accounts import create_user, sign_in
 from tests.factories.projects import create_policy, create_project
 
@@ -33,7 +33,7 @@ async def create_run(session: AsyncSession, path: Path | None) -> Run:
     session.add(export)
     await session.flush()
     run = Run(
-        project_id=project.id, stage=Stage.REWARD, state=RunState.SUCCEEDED, export_id=export.id,
+        project_id=project.id, stage="reward", state=RunState.SUCCEEDED, export_id=export.id,
         base_policy_id=policy.id, config={}, result=RESULT, path=str(path) if path else None,
     )  # fmt: skip
     session.add(run)

@@ -15,7 +15,7 @@ from app.policies.models import Backend
 from app.policies.service import set_project_policies
 from app.projects.models import Project
 from app.settings import Settings
-from app.training.models import RunState, Stage
+from app.training.models import RunState
 from app.training.schemas import RunIn
 from app.training.service import get_run, request_cancel, start_run
 from app.worker import run_worker
@@ -56,19 +56,17 @@ async def test_a_run_says_what_it_misses(sessions: SessionMaker, settings: Setti
         bare = await create_project(session)
         await session.commit()
         with pytest.raises(Conflict, match="no export that is ready"):
-            await start_run(session, bare, RunIn(stage=Stage.REWARD), actor=None)
+            await start_run(session, bare, RunIn(stage="reward"), actor=None)
         project = await make(session, sessions, settings)
         with pytest.raises(Conflict, match="no reward model"):
-            await start_run(session, project, RunIn(stage=Stage.PPO), actor=None)
+            await start_run(session, project, RunIn(stage="ppo"), actor=None)
         with pytest.raises(Conflict, match="no reward model"):
-            await start_run(session, project, RunIn(stage=Stage.RLOO), actor=None)
+            await start_run(session, project, RunIn(stage="rloo"), actor=None)
         with pytest.raises(NotFound, match="no policy 'ghost'"):
-            await start_run(session, project, RunIn(stage=Stage.REWARD, policy="ghost"), actor=None)
+            await start_run(session, project, RunIn(stage="reward", policy="ghost"), actor=None)
         remote = await create_policy(session)
         with pytest.raises(InvalidInput, match="not a local model"):
-            await start_run(
-                session, project, RunIn(stage=Stage.DPO, policy=remote.name), actor=None
-            )
+            await start_run(session, project, RunIn(stage="dpo", policy=remote.name), actor=None)
 
 
 async def test_a_run_that_fails_keeps_the_trainers_reason(
@@ -76,7 +74,7 @@ async def test_a_run_that_fails_keeps_the_trainers_reason(
 ) -> None:
     async with sessions() as session:
         project = await make(session, sessions, settings)
-        run = await start_run(session, project, RunIn(stage=Stage.REWARD), actor=None)
+        run = await start_run(session, project, RunIn(stage="reward"), actor=None)
         await session.commit()
         assert settings.database_url
         await run_worker(settings.database_url, settings, queues=["training"], wait=False)
@@ -90,7 +88,7 @@ async def test_a_run_that_waits_is_stopped_at_once(
 ) -> None:
     async with sessions() as session:
         project = await make(session, sessions, settings)
-        run = await start_run(session, project, RunIn(stage=Stage.REWARD), actor=None)
+        run = await start_run(session, project, RunIn(stage="reward"), actor=None)
         await request_cancel(session, run, actor=None)
         await session.commit()
         assert settings.database_url
