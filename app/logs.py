@@ -17,7 +17,7 @@ class DiscreetFormatter(structlog.stdlib.ProcessorFormatter):
         return redact(super().format(record))
 
 
-def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO) -> None:
+def configure_logs(style: Literal["console", "json"], *, level: int = logging.INFO) -> None:
     """Send every log line of this process to stderr, in one form."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,7 +28,7 @@ def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO
     # to lay out megabytes of them stops everything else for seconds.
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
-        if how == "json"
+        if style == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
@@ -43,7 +43,7 @@ def configure_logs(how: Literal["console", "json"], *, level: int = logging.INFO
     final: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta
     ]
-    if how == "json":
+    if style == "json":
         plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         final.append(structlog.processors.ExceptionRenderer(plain))
     handler.setFormatter(DiscreetFormatter(foreign_pre_chain=shared, processors=[*final, renderer]))

@@ -56,13 +56,13 @@ async def identify(
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return
-        found = await queries.get_live_api_token(session, hash_token(token.strip()))
-        if found is not None:
+        known = await queries.get_live_api_token(session, hash_token(token.strip()))
+        if known is not None:
             now = utc_now()
-            if found.last_used_at is None or now - found.last_used_at > LAST_USED_STEP:
-                found.last_used_at = now
+            if known.last_used_at is None or now - known.last_used_at > LAST_USED_STEP:
+                known.last_used_at = now
                 await session.commit()
-            request.state.person = SignedIn.of(found.user, "", "token")
+            request.state.person = SignedIn.of(known.user, "", "token")
         return
     cookie = request.cookies.get(SESSION_COOKIE)
     if cookie:

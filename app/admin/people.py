@@ -121,5 +121,5 @@ async def set_disabled(
     user = await service.get_user(session, user_id)
     await service.set_disabled(session, user, disabled, actor=admin.id)
     await session.commit()
-    what = "shut out" if disabled else "let in again"
-    return see_other(request, "/admin/people", notice=f"{user.email} is {what}.")
+    outcome = "shut out" if disabled else "let in again"
+    return see_other(request, "/admin/people", notice=f"{user.email} is {outcome}.")

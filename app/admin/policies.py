@@ -35,14 +35,14 @@ async def _policies_page(
     values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
-    found = await queries.list_policies(session)
-    names = {policy.id: policy.name for policy in found}
+    registered = await queries.list_policies(session)
+    names = {policy.id: policy.name for policy in registered}
     used = await queries.list_projects_by_policy(session)
     page = PoliciesPage(
         title="Policies",
         rows=[
             (policy, names.get(policy.parent_id) if policy.parent_id else None, used[policy.id])
-            for policy in found
+            for policy in registered
         ],
         values=values or {},
         error=error,

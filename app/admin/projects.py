@@ -60,8 +60,8 @@ class SettingsPage(PageContext):
 @router.get("/admin/projects")
 async def projects_page(request: Request, session: Session, _: Admin) -> Response:
     """All projects."""
-    found = await queries.list_projects(session)
-    rows = [(project, await history.get_progress(session, project)) for project in found]
+    listed = await queries.list_projects(session)
+    rows = [(project, await history.get_progress(session, project)) for project in listed]
     await session.commit()
     return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
 

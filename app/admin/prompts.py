@@ -66,7 +66,7 @@ async def _prompts_page(
     report: ImportReport | None = None,
     error: PlackettError | None = None,
 ) -> Response:
-    found = await prompt_queries.list_prompts(
+    rows = await prompt_queries.list_prompts(
         session,
         project.id,
         state=state,
@@ -80,7 +80,7 @@ async def _prompts_page(
         project=project,
         tab="prompts",
         progress=await history.get_progress(session, project),
-        prompts=PageOf(found, page, total, PAGE_SIZE),
+        prompts=PageOf(rows, page, total, PAGE_SIZE),
         imports=await prompt_queries.list_imports(session, project.id, limit=5),
         state=state,
         states=list(PromptState),

@@ -62,5 +62,7 @@ async def set_qualification(
     wanted = None if state == "again" else QualificationState(state)
     await qualification.set_qualification(session, project, rater_id, wanted, actor=admin.id)
     await session.commit()
-    said = {"passed": "may rate", "failed": "may not rate", "again": "takes the test again"}[state]
-    return see_other(request, f"/admin/projects/{slug}/raters", notice=f"The rater {said}.")
+    outcome = {"passed": "may rate", "failed": "may not rate", "again": "takes the test again"}[
+        state
+    ]
+    return see_other(request, f"/admin/projects/{slug}/raters", notice=f"The rater {outcome}.")

@@ -131,10 +131,10 @@ were collected and the raters were paid.
 {_guidelines(newest)}"""
 
 
-def _share(what: str, part: int, whole: int) -> str:
+def _share(sentence: str, part: int, whole: int) -> str:
     if whole == 0:
-        return f"{what}: no such pairs."
-    return f"{what} in {part:,} of {whole:,} cases ({100 * part / whole:.1f} %)."
+        return f"{sentence}: no such pairs."
+    return f"{sentence} in {part:,} of {whole:,} cases ({100 * part / whole:.1f} %)."
 
 
 def _guidelines(newest: Guideline | None) -> str:

@@ -47,20 +47,20 @@ class Principles:
         return [each for each in self._with("critique") if each in self._with("revision")]
 
     def _with(self, field: str) -> list[Principle]:
-        found = [each for each in self.all if getattr(each, field)]
-        if not found:
+        suitable = [each for each in self.all if getattr(each, field)]
+        if not suitable:
             raise InvalidInput(f"no principle has a {field}", field="principles")
-        return found
+        return suitable
 
 
 def read_principles(path: Path) -> Principles:
     """The principles of a file. Raises InvalidInput naming the field that is wrong."""
     try:
         content = path.read_bytes()
-        found = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInput(f"{path}: {error}", field="principles") from None
-    rows = found.get("principle")
+    rows = tables.get("principle")
     if not isinstance(rows, list) or not rows:
         raise InvalidInput(f"{path}: has no [[principle]]", field="principles")
     principles = [_principle(row, number) for number, row in enumerate(rows, start=1)]

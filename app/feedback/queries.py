@@ -66,12 +66,12 @@ async def list_tasks(
         .order_by(Candidate.prompt_id, Candidate.position)
     ):
         texts[prompt_id].append((candidate_id, text))
-    said = await session.execute(
+    rows = await session.execute(
         select(Ranking.task_id, Ranking.ranks).where(
             Ranking.rater_id == rater_id, Ranking.task_id.in_([task for task, _, _ in tasks])
         )
     )
-    ranks = dict(said.all())
+    ranks = dict(rows.all())
     return [
         Work(task, messages, texts[prompt], ranks.get(task)) for task, prompt, messages in tasks
     ]

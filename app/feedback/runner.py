@@ -88,16 +88,16 @@ async def give_feedback(
         if not works:
             break
         last = works[-1].task_id
-        for found in await asyncio.gather(*(judge.judge(work) for work in works)):
+        for judgement in await asyncio.gather(*(judge.judge(work) for work in works)):
             done += 1
-            if isinstance(found, GenerationError):
+            if isinstance(judgement, GenerationError):
                 in_a_row += 1
                 report.failed += 1
-                report.failures[str(found)] = report.failures.get(str(found), 0) + 1
+                report.failures[str(judgement)] = report.failures.get(str(judgement), 0) + 1
                 continue
             in_a_row = 0
             async with sessions() as session:
-                await store(session, project, rater, found, report)
+                await store(session, project, rater, judgement, report)
                 await session.commit()
         progress(done, total)
         if in_a_row >= MOST_FAILURES:

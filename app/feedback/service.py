@@ -75,10 +75,10 @@ class Judge:
         if work.ranks is not None:
             ranked = Judgement(work, [work.ranks[str(each)] for each, _ in work.candidates], "")
         else:
-            found = await self._rank(work, principle)
-            if isinstance(found, GenerationError):
-                return found
-            ranked = found
+            judgement = await self._rank(work, principle)
+            if isinstance(judgement, GenerationError):
+                return judgement
+            ranked = judgement
         return await self._revise(ranked, source) if self.revise_by else ranked
 
     async def _rank(self, work: Work, principle: Principle) -> Judgement | GenerationError:
@@ -92,8 +92,8 @@ class Judge:
             chances[order] = choice[0]
         scores = scores_of(chances, len(texts))
         others = max(len(texts) - 1, 1)
-        told = ", ".join(f"{score / others:.2f}" for score in scores)
-        rationale = f"Principle: {principle.name}. Chances against the others: {told}."
+        shares = ", ".join(f"{score / others:.2f}" for score in scores)
+        rationale = f"Principle: {principle.name}. Chances against the others: {shares}."
         return Judgement(work, ranks_of(scores), rationale)
 
     async def _revise(
@@ -102,7 +102,7 @@ class Judge:
         work = ranked.work
         best = ranked.ranks.index(min(ranked.ranks))
         text = work.candidates[best][1]
-        told = []
+        critiques = []
         for _ in range(self.rounds):
             principle = source.choice(self.revise_by)
             critique = await self._say(critique_messages(work.messages, text, principle), source)
@@ -112,9 +112,9 @@ class Judge:
             revision = await self._say(wanted, source)
             if isinstance(revision, GenerationError):
                 return revision
-            told.append(f"Critique ({principle.name}): {critique}")
+            critiques.append(f"Critique ({principle.name}): {critique}")
             text = revision
-        return Judgement(work, ranked.ranks, ranked.rationale, text, "\n\n".join(told))
+        return Judgement(work, ranked.ranks, ranked.rationale, text, "\n\n".join(critiques))
 
     async def _say(
         self, messages: Sequence[dict[str, str]], source: random.Random
@@ -133,10 +133,10 @@ class Judge:
 
 
 async def store(
-    session: AsyncSession, project: Project, rater: User, found: Judgement, report: Report
+    session: AsyncSession, project: Project, rater: User, judgement: Judgement, report: Report
 ) -> None:
     """Store a judgement, unless another run has been quicker."""
-    work = found.work
+    work = judgement.work
     if work.ranks is None:
         ids = [candidate for candidate, _ in work.candidates]
         stored = await record_ranking(
@@ -147,17 +147,21 @@ async def store(
                 rater_id=rater.id,
                 presented=ids,
                 content=Content(
-                    ranks=dict(zip(ids, found.ranks, strict=True)),
-                    rationale=found.rationale[:LONGEST_RATIONALE],
+                    ranks=dict(zip(ids, judgement.ranks, strict=True)),
+                    rationale=judgement.rationale[:LONGEST_RATIONALE],
                 ),
                 guideline_version=project.guideline_version,
             ),
         )
         if stored is not None:
             report.ranked += 1
-            report.ties += len(set(found.ranks)) == 1
-    if found.rewrite is not None:
+            report.ties += len(set(judgement.ranks)) == 1
+    if judgement.rewrite is not None:
         await queries.set_rewrite(
-            session, [work.task_id], rater.id, found.rewrite, found.critique[:LONGEST_RATIONALE]
+            session,
+            [work.task_id],
+            rater.id,
+            judgement.rewrite,
+            judgement.critique[:LONGEST_RATIONALE],
         )
         report.revised += 1

@@ -58,10 +58,10 @@ def add_policy(
         await check_base_url(wanted.base_url, get_settings().policy_private_hosts)
         policy = await service.register_policy(session, wanted)
         for slug in project or ():
-            found = await get_project(session, slug)
-            serving = await list_project_policies(session, found.id)
-            await service.set_project_policies(session, found, [*serving, policy])
-            await enqueue_waiting(session, found.id)
+            served = await get_project(session, slug)
+            serving = await list_project_policies(session, served.id)
+            await service.set_project_policies(session, served, [*serving, policy])
+            await enqueue_waiting(session, served.id)
         return policy.id
 
     policy_id = with_session(work)

@@ -57,21 +57,21 @@ async def get_claimed_prompt_for_update(
 
 async def list_policies(session: AsyncSession, ids: Sequence[uuid.UUID]) -> Sequence[Policy]:
     """These policies, those in service, in the order given."""
-    found = {
+    policies = {
         policy.id: policy
         for policy in await session.scalars(
             select(Policy).where(Policy.id.in_(ids), Policy.retired_at.is_(None))
         )
     }
-    return [found[each] for each in ids if each in found]
+    return [policies[each] for each in ids if each in policies]
 
 
 async def count_due(session: AsyncSession, project_id: uuid.UUID, now: datetime) -> int:
     """How many prompts a worker could take now."""
-    found = await session.scalar(
+    count = await session.scalar(
         select(func.count()).select_from(Prompt).where(Prompt.project_id == project_id, _due(now))
     )
-    return found or 0
+    return count or 0
 
 
 async def count_states(session: AsyncSession, project_id: uuid.UUID) -> dict[PromptState, int]:
@@ -112,7 +112,7 @@ async def list_projects_with_due_prompts(
 
 async def count_waiting_tickets(session: AsyncSession, project_id: uuid.UUID) -> int:
     """The project's tickets that a worker could take now, or has taken."""
-    found = await session.scalar(
+    count = await session.scalar(
         text(
             "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'generation:generate' "
             "AND status IN ('todo', 'doing') AND args->>'project_id' = :project "
@@ -120,18 +120,18 @@ async def count_waiting_tickets(session: AsyncSession, project_id: uuid.UUID) ->
         ),
         {"project": str(project_id)},
     )
-    return int(found or 0)
+    return int(count or 0)
 
 
 async def count_live_workers(session: AsyncSession) -> int:
     """Workers (of any queue but the web process's own) that gave a sign of life lately."""
-    found = await session.scalar(
+    count = await session.scalar(
         text(
             "SELECT count(*) FROM procrastinate_workers "
             "WHERE last_heartbeat > now() - interval '35 seconds'"
         )
     )
-    return int(found or 0)
+    return int(count or 0)
 
 
 async def list_failures(
@@ -152,7 +152,7 @@ async def count_recent_candidates(
     session: AsyncSession, project_id: uuid.UUID, *, minutes: int, now: datetime
 ) -> int:
     """How many candidates were written in the last minutes."""
-    found = await session.scalar(
+    count = await session.scalar(
         select(func.count())
         .select_from(Candidate)
         .join(Prompt, Prompt.id == Candidate.prompt_id)
@@ -162,7 +162,7 @@ async def count_recent_candidates(
             Candidate.created_at > now - timedelta(minutes=minutes),
         )
     )
-    return found or 0
+    return count or 0
 
 
 async def requeue_failed(session: AsyncSession, project_id: uuid.UUID) -> int:

@@ -131,8 +131,8 @@ async def create_from_form(
     }
     try:
         wanted = _from_form(values)
-        found = await get_project(session, project)
-        export = await service.request_export(session, found, wanted, actor=researcher.id)
+        exported = await get_project(session, project)
+        export = await service.request_export(session, exported, wanted, actor=researcher.id)
     except PlackettError as error:
         await session.rollback()
         return await _exports_page(request, session, values=values, error=error)

@@ -140,8 +140,8 @@ class OpenAIBackend:
 
     def _excerpt(self, answer: httpx.Response) -> str:
         # Servers like to repeat a key that they refuse, and what they say is shown on a page.
-        said = answer.text.replace(self._key, "…") if self._key else answer.text
-        return said[:EXCERPT].strip()
+        text = answer.text.replace(self._key, "…") if self._key else answer.text
+        return text[:EXCERPT].strip()
 
     def _read(self, answer: httpx.Response) -> Outcome:
         try:
@@ -181,11 +181,13 @@ def read_key(variable: str) -> str:
 def read_chances(answer: httpx.Response, labels: Sequence[str]) -> tuple[float, ...] | None:
     """The labels' shares of the first token's likeliest ones; None where the server tells none."""
     try:
-        listed = answer.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        told = [(str(each["token"]).strip(), float(each["logprob"])) for each in listed]
+        likeliest = answer.json()["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        logprobs = [(str(each["token"]).strip(), float(each["logprob"])) for each in likeliest]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    chances = [sum(math.exp(value) for token, value in told if token == label) for label in labels]
+    chances = [
+        sum(math.exp(value) for token, value in logprobs if token == label) for label in labels
+    ]
     total = sum(chances)
     return tuple(chance / total for chance in chances) if total > 0 else None
 
