@@ -32,7 +32,7 @@ from app.projects import service as projects
 from app.projects.models import Project
 from app.projects.queries import find_project
 from app.projects.schemas import ProjectIn
-from app.prompts.parse import read_file
+from app.prompts.files import read_file
 from app.settings import CHECKOUT, Settings
 
 SLUG = "stories"

@@ -1,7 +1,6 @@
 """A project's prompt queue: uploads, priorities, and one prompt with all that is known of it."""
 
 import asyncio
-import gzip
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,14 @@ from fastapi import APIRouter, Form, Request, Response, UploadFile
 
 from app.accounts.guards import Admin, Session
 from app.admin.tabs import ProjectPage
-from app.errors import InvalidInput, PlackettError, TooLarge
+from app.errors import InvalidInput, PlackettError
 from app.intake.service import import_prompts
 from app.projects import service as projects
 from app.projects.models import Project
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
+from app.prompts.files import read_upload
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
-from app.prompts.parse import GZIP_ERRORS, PromptRow, RowError, read_stream
 from app.prompts.schemas import ImportReport
 from app.rating import history, queries
 from app.rating.models import Ranking
@@ -120,7 +119,13 @@ async def upload(
     name = file.filename or "upload.jsonl"
     try:
         # A large file takes seconds to check; other requests go on meanwhile.
-        rows = await asyncio.to_thread(read_upload, file, name, settings)
+        rows = await asyncio.to_thread(
+            read_upload,
+            file.file,
+            name,
+            max_bytes=settings.max_prompt_bytes,
+            max_unpacked=settings.max_request_bytes,
+        )
         report = await import_prompts(session, project, rows, source=name, actor=admin.id)
     except PlackettError as error:
         await session.rollback()
@@ -128,24 +133,6 @@ async def upload(
         return await _prompts_page(request, session, project, error=error)
     await session.commit()
     return await _prompts_page(request, session, project, report=report)
-
-
-def read_upload(file: UploadFile, name: str, settings: Settings) -> list[PromptRow | RowError]:
-    """The rows of an uploaded file. Raises InvalidInput for one that is no file of ours."""
-    limit = settings.max_prompt_bytes
-    if not name.endswith(".gz"):
-        return list(read_stream(file.file, name, max_bytes=limit))
-    try:
-        with gzip.open(file.file) as plain:
-            # What unpacks to more than a plain upload may hold was packed to do harm.
-            text = plain.read(settings.max_request_bytes + 1)
-    except GZIP_ERRORS as error:
-        raise InvalidInput(f"is not a whole gzip file ({error})", field=name) from None
-    if len(text) > settings.max_request_bytes:
-        raise TooLarge(f"unpacks to more than {settings.max_request_bytes:,} bytes", field=name)
-    import io
-
-    return list(read_stream(io.BytesIO(text), name.removesuffix(".gz"), max_bytes=limit))
 
 
 @router.post("/admin/projects/{slug}/priority")

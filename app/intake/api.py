@@ -10,7 +10,8 @@ from app.accounts.guards import Admin, Session
 from app.errors import InvalidInput
 from app.intake.service import import_prompts
 from app.projects.service import get_project
-from app.prompts.parse import PromptRow, RowError, read_json, read_lines
+from app.prompts.files import read_json, read_lines
+from app.prompts.parse import PromptRow, RowError
 from app.prompts.schemas import ImportReport
 from app.settings import Settings
 

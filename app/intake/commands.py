@@ -29,7 +29,7 @@ def import_file(
     """
     from app.intake.service import import_prompts
     from app.projects.service import get_project
-    from app.prompts.parse import read_file
+    from app.prompts.files import read_file
 
     settings = get_settings()
 

@@ -20,7 +20,8 @@ from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict
 from app.intake.service import import_prompts
 from app.projects.models import Project
-from app.prompts.parse import parse_row, read_file
+from app.prompts.files import read_file
+from app.prompts.parse import parse_row
 from app.rating import assign
 from app.rating.schemas import RankingIn
 from app.rating.submit import submit_ranking

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from app.errors import InvalidInput
-from app.prompts.parse import PromptRow, RowError, read_file, read_json, read_lines, read_stream
+from app.prompts.files import read_file, read_json, read_lines, read_stream
+from app.prompts.parse import PromptRow, RowError
 from app.prompts.transcripts import parse_transcript, render_transcript, split_pair
 
 LIMIT = 10_000
