@@ -1,5 +1,6 @@
 """Which route answers an address never depends on the order of the routers, nor on a project's slug."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -130,3 +131,17 @@ async def test_a_reserved_slug_is_refused_by_page_and_api(
         "/admin/projects/new", headers=headers, data={**form, "slug": f"{slug}-2"}
     )
     assert fine.headers["location"] == f"/admin/projects/{slug}-2/prompts"
+
+
+def test_an_address_tells_the_room_of_its_route() -> None:
+    """The API in api.py; /admin and /research in their faces; every other page in a pages.py."""
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            module, start = route.endpoint.__module__, route.path.split("/")[1]
+            wanted = {
+                "api": r"app\.\w+\.api",
+                "admin": r"app\.admin\.\w+",
+                "research": r"app\.research\.\w+",
+            }.get(start, r"app\.\w+\.pages")
+            assert re.fullmatch(wanted, module), (route.path, module)
