@@ -19,7 +19,7 @@ RATERS = CHECKOUT / "simulation" / "raters.py"
 CHECKS = {
     "tasks_over_their_overlap": """
         SELECT count(*) FROM tasks AS task WHERE task.overlap < greatest(
-            (SELECT count(*) FROM rankings WHERE task_id = task.id AND NOT extra),
+            (SELECT count(*) FROM rankings WHERE task_id = task.id AND NOT surplus),
             (SELECT count(*) FROM assignments WHERE task_id = task.id AND slot IS NOT NULL))
           AND EXISTS (SELECT FROM assignments WHERE task_id = task.id)""",
     "open_slots_that_do_not_add_up": """
@@ -36,7 +36,7 @@ CHECKS = {
         SELECT count(*) FROM (
             SELECT FROM acknowledged GROUP BY assignment_id HAVING count(*) > 1) AS twice""",
     "submitted_without_a_ranking": """
-        SELECT count(*) FROM assignments AS done WHERE state IN ('submitted', 'extra')
+        SELECT count(*) FROM assignments AS done WHERE state IN ('submitted', 'surplus')
            AND NOT EXISTS (SELECT FROM rankings WHERE assignment_id = done.id)""",
     "rankings_without_all_their_pairs": f"""
         SELECT count(*) FROM rankings AS ranking WHERE {K * (K - 1) // 2} <>

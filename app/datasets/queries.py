@@ -29,7 +29,7 @@ def _rankings(project_id: uuid.UUID, filters: Filters) -> Select[uuid.UUID, uuid
     if filters.without_flags:
         query = query.where(~Ranking.flags.overlap(filters.without_flags))
     if not filters.extra:
-        query = query.where(Ranking.extra.is_(False))
+        query = query.where(Ranking.surplus.is_(False))
     if not filters.gold:
         query = query.where(Task.gold.is_(False))
     return query

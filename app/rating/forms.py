@@ -1,7 +1,5 @@
 """What the ranking page says in the rater's language, and what its form says back."""
 
-from typing import Any
-
 from starlette.datastructures import FormData
 
 from app.errors import InvalidInput
@@ -66,8 +64,9 @@ def read_form(form: FormData) -> RankingIn:
 
     Raises InvalidInput for a card without a rank, or anything that is no number.
     """
-    ranks: dict[str, Any] = {}
-    axes: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    of_the_best: dict[str, object] = {}
+    of_each: dict[str, dict[str, object]] = {}
     for name, value in form.items():
         if name.startswith("rank-"):
             # Nine candidates at most: one digit of the ten, not what else Unicode calls a digit.
@@ -77,10 +76,10 @@ def read_form(form: FormData) -> RankingIn:
                 )
             ranks[name.removeprefix("rank-")] = int(str(value))
         elif name.startswith("axis-") and value != "":
-            axes[name.removeprefix("axis-")] = value
+            of_the_best[name.removeprefix("axis-")] = value
         elif name.startswith("each-") and value != "":
             axis, _sep, candidate = name.removeprefix("each-").partition(":")
-            axes.setdefault(axis, {})[candidate] = value
+            of_each.setdefault(axis, {})[candidate] = value
     strength = None
     if "pair" in form:
         ranks, strength = read_preference(form)
@@ -88,10 +87,10 @@ def read_form(form: FormData) -> RankingIn:
     with from_pydantic():
         return RankingIn.model_validate(
             {
-                # Places without a gap: 1, 3, 3 is 1, 2, 2.
+                # Ranks without a gap: 1, 3, 3 is 1, 2, 2.
                 "ranks": {each: used.index(rank) + 1 for each, rank in ranks.items()},
                 "strength": strength,
-                "axes": axes,
+                "axes": of_the_best | of_each,
                 "flags": [str(flag) for flag in form.getlist("flags")],
                 "rationale": _text(form.get("rationale")),
                 "rewrite": _text(form.get("rewrite")),
@@ -100,7 +99,7 @@ def read_form(form: FormData) -> RankingIn:
         )
 
 
-def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
+def read_preference(form: FormData) -> tuple[dict[str, int], int | None]:
     """(ranks, strength) of two candidates from 3 (the first is much better) to -3 (the second is)."""
     pair, given = [str(each) for each in form.getlist("pair")], form.get("preference")
     if len(pair) != 2 or given not in PREFERENCES:
@@ -110,6 +109,6 @@ def read_preference(form: FormData) -> tuple[dict[str, Any], int | None]:
     return {pair[0]: first, pair[1]: second}, abs(preference) or None
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     # Browsers send CRLF for a line's end.
     return str(value).replace("\r\n", "\n").strip() or None if value else None

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,7 +21,7 @@ from app.rating.schemas import OwnRanking, Progress
 async def get_progress(session: AsyncSession, project: Project) -> Progress:
     """Counts of a project, as they stand now."""
     now = utc_now()
-    await slots.free_lapsed_skip_locked(session, project.id)
+    await slots.free_expired_skip_locked(session, project.id)
     prompts = await queries.count_prompts(session, project.id)
     ready, rated = await queries.count_tasks(session, project.id)
     leased, skipped = await queries.count_assignments(session, project.id, now)
@@ -68,30 +67,31 @@ def own_ranking(
 ) -> OwnRanking:
     """A ranking as its rater may see it again."""
     letters = dict(zip(ranking.presented, LETTERS, strict=False))
-    placed = sorted(
+    ranked = sorted(
         (ranking.ranks[str(each)], letters[each], texts[each]) for each in ranking.presented
     )
-    facts: dict[str, Any] = {
-        name: getattr(ranking, name)
-        for name in (
-            *("id", "strength", "flags", "rationale", "rewrite", "seconds", "extra"),
-            *("created_at", "revised_at"),
-        )
-    }
     until = ranking.created_at + timedelta(seconds=project.edit_seconds)
     return OwnRanking(
+        id=ranking.id,
         project_slug=project.slug,
         project_name=project.name,
         messages=prompt.messages,
-        placed=placed,
+        ranked=ranked,
         axes={
             name: {letters[uuid.UUID(each)]: value for each, value in score.items()}
             if isinstance(score, dict)
             else score
             for name, score in ranking.axes.items()
         },
+        strength=ranking.strength,
+        flags=ranking.flags,
+        rationale=ranking.rationale,
+        rewrite=ranking.rewrite,
+        seconds=ranking.seconds,
+        surplus=ranking.surplus,
+        created_at=ranking.created_at,
+        revised_at=ranking.revised_at,
         open_until=until if changeable and until > utc_now() else None,
-        **facts,
     )
 
 

@@ -3,10 +3,10 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from app.errors import InvalidInput
-from app.rating.schemas import RankingIn
+from app.rating.schemas import KnownFlag, RankingIn, Scale
 
 # Candidates by their ids, as UUIDs in the database or as text in an export.
 Key = TypeVar("Key")
@@ -19,8 +19,8 @@ NONE_IS_GOOD = "none-is-good"
 def check_ranking(
     given: RankingIn,
     candidates: Sequence[uuid.UUID],
-    axes: Sequence[Mapping[str, Any]],
-    flags: Sequence[Mapping[str, Any]],
+    axes: Sequence[Scale],
+    flags: Sequence[KnownFlag],
 ) -> None:
     """Hold a ranking against its task and project. Raises InvalidInput naming the first fault."""
     check_ranks(given.ranks, candidates)
@@ -39,7 +39,7 @@ def check_ranking(
 
 def check_score(
     score: float | Mapping[uuid.UUID, float],
-    scale: Mapping[str, Any],
+    scale: Scale,
     candidates: Sequence[uuid.UUID],
 ) -> None:
     """One score of the best response, or one for any of them, on the axis's scale. Raises InvalidInput."""

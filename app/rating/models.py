@@ -1,22 +1,22 @@
-"""Tasks, assignments (leases), rankings and comparisons; who has read the rules and passed the test.
+"""Tasks, assignments (leases), rankings and comparisons; who has read the rules and qualified.
 
 States of an assignment, and what moves it from one to the next:
 
 | from      | event                              | to        | the task's slot                      |
 | --------- | ---------------------------------- | --------- | ------------------------------------ |
 | (none)    | a rater leases the task            | leased    | taken: the lowest free number        |
-| (none)    | it is fetched ahead, for afterwards| leased    | taken; `ahead` until it is its turn  |
+| (none)    | it is prefetched, for afterwards    | leased    | taken; `prefetched` until its turn    |
 | leased    | the ranking arrives                | submitted | kept for good                        |
 | leased    | the rater skips                    | skipped   | free again                           |
 | leased    | the lease runs out                 | expired   | free again                           |
 | expired   | the same rater leases it again     | leased    | taken                                |
 | expired   | a late ranking, a slot still free  | submitted | taken, and kept                      |
-| expired   | a late ranking, no slot free       | extra     | none: an extra ranking, marked       |
+| expired   | a late ranking, no slot free       | surplus   | none: a surplus ranking, marked      |
 | expired   | the rater skips it                 | skipped   | none was held                        |
 
-`submitted`, `skipped` and `extra` are final: a repeated submit changes nothing. The database holds
+`submitted`, `skipped` and `surplus` are final: a repeated submit changes nothing. The database holds
 the rules: one assignment for each task and rater, one holder for each slot, one lease for each rater
-and project (and one ahead of it), and a task's count of open slots never below zero nor above its overlap.
+and project (and one prefetched), and a task's count of open slots never below zero nor above its overlap.
 
 A stored ranking may be changed by its rater for as long as the project allows; what it said before is
 kept as a revision.
@@ -24,7 +24,6 @@ kept as a revision.
 
 import uuid
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -89,7 +88,7 @@ class AssignmentState(StrEnum):
     SUBMITTED = "submitted"
     SKIPPED = "skipped"
     EXPIRED = "expired"
-    EXTRA = "extra"
+    SURPLUS = "surplus"
 
 
 class Assignment(Base):
@@ -103,9 +102,9 @@ class Assignment(Base):
     rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     state: Mapped[AssignmentState] = mapped_column(choice(AssignmentState))
     # Leased for afterwards, while the rater is at another task.
-    ahead: Mapped[bool] = mapped_column(default=False, server_default="false")
-    # Part of the rater's qualification test.
-    test: Mapped[bool] = mapped_column(default=False, server_default="false")
+    prefetched: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # One of the gold tasks of the rater's qualification.
+    qualification: Mapped[bool] = mapped_column(default=False, server_default="false")
     slot: Mapped[int | None]
     # Candidate ids in the order shown, shuffled with `seed`.
     presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
@@ -116,7 +115,7 @@ class Assignment(Base):
     finished_at: Mapped[Moment | None]
     skip_reason: Mapped[str | None] = mapped_column(Text)
     # What the rater has put down so far; survives a reload and an expired lease.
-    draft: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    draft: Mapped[dict[str, object] | None] = mapped_column(JSONB)
 
     __table_args__ = (
         UniqueConstraint("task_id", "rater_id"),
@@ -128,7 +127,7 @@ class Assignment(Base):
             "uq_assignments_one_lease",
             "project_id",
             "rater_id",
-            "ahead",
+            "prefetched",
             unique=True,
             postgresql_where=text("state = 'leased'"),
         ),
@@ -166,7 +165,7 @@ class Ranking(Base):
     seconds: Mapped[float | None]
     guideline_version: Mapped[int] = mapped_column(default=0, server_default="0")
     # Came after its slot had gone to somebody else: kept, and marked.
-    extra: Mapped[bool] = mapped_column(default=False, server_default="false")
+    surplus: Mapped[bool] = mapped_column(default=False, server_default="false")
     imported: Mapped[bool] = mapped_column(default=False, server_default="false")
     created_at: Mapped[CreatedAt]
     revised_at: Mapped[Moment | None]
@@ -231,14 +230,14 @@ class GuidelineReading(Base):
 
 
 class QualificationState(StrEnum):
-    """How a rater's test came out. Nobody has a row before its end."""
+    """How a rater's qualification came out. Nobody has a row before its end."""
 
     PASSED = "passed"
     FAILED = "failed"
 
 
 class Qualification(Base):
-    """A rater's finished test on a project's gold tasks."""
+    """A rater's finished qualification on a project's gold tasks."""
 
     __tablename__ = "qualifications"
 

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
@@ -33,9 +33,9 @@ LONGEST_COMPARED = 100_000  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class HomePage(PageContext):
-    """Where there is work: (project, tasks left, own rankings, whether a task is held)."""
+    """Where there is work."""
 
-    rows: Sequence[Any]
+    rows: Sequence[queries.ProjectWork]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class TaskPage(PageContext):
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackFragment(PageContext):
-    """What a rater is told after an answer of the test."""
+    """What a rater is told after an answer of the qualification."""
 
     feedback: Feedback
 
@@ -96,7 +96,7 @@ async def home(request: Request, session: Session, rater: Rater) -> Response:
     rows = await queries.list_projects_with_work(session, rater.id)
     with_work = [row for row in rows if row.left or row.held]
     if len(with_work) == 1:
-        return RedirectResponse(f"/rate/{with_work[0].Project.slug}", status_code=303)
+        return RedirectResponse(f"/rate/{with_work[0].project.slug}", status_code=303)
     return render(request, "rating/home.html", HomePage(title=_("Rate"), rows=rows))
 
 
@@ -188,8 +188,8 @@ async def next_task(request: Request, slug: str, session: Session, rater: Rater)
     return render(request, "rating/workspace.html", page)
 
 
-@router.post("/rate/{slug}/ahead")
-async def ahead(
+@router.post("/rate/{slug}/prefetch")
+async def prefetch(
     request: Request,
     slug: str,
     session: Session,
@@ -198,11 +198,11 @@ async def ahead(
 ) -> Response:
     """The task after the one that is on the page, held for when that is done; 204 where there is none."""
     project = await get_project(session, slug)
-    await assign.take_up(session, current, rater)
+    await assign.promote(session, current, rater)
     if await qualification.get_version_read(session, project, rater) < project.guideline_version:
         await session.commit()
         return Response(status_code=204)  # the new rules come first
-    lease = await assign.lease_next_task(session, project, rater, ahead=True)
+    lease = await assign.lease_next_task(session, project, rater, prefetch=True)
     await session.commit()
     if lease is None or lease.assignment_id == current:
         return Response(status_code=204)
@@ -256,16 +256,16 @@ async def _stored(request: Request, session: Session, rater: User, stored: Ranki
         feedback = await qualification.get_feedback(session, project, rater, stored.assignment_id)
     if not _wants_json(request):
         return await _go_on(request, session, project, rater, _("Your ranking is stored."))
-    told = None
+    feedback_html = None
     if feedback is not None:
         fragment = FeedbackFragment(title=_("Test"), feedback=feedback)
-        told = bytes(render(request, "rating/feedback.html", fragment).body).decode()
+        feedback_html = bytes(render(request, "rating/feedback.html", fragment).body).decode()
     return JSONResponse(
         {
             "id": str(own.id),
             "order": own.recap,
             "changeable": own.open_until is not None,
-            "feedback": told,
+            "feedback": feedback_html,
         }
     )
 

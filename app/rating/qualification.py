@@ -1,10 +1,10 @@
-"""Who may rate: the test on gold tasks, an admin's word over it, and the guidelines that were read."""
+"""Who may rate: the qualification on gold tasks, an admin's word over it, guidelines that were read."""
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Row, delete, text, update
+from sqlalchemy import delete, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,39 +15,49 @@ from app.rating.judgement import LETTERS, count_right
 from app.rating.models import Assignment, GuidelineReading, Qualification, QualificationState
 from app.rating.schemas import Feedback, in_letters
 
-_TEST_ANSWERS = text("""
+
+class Answer(NamedTuple):
+    """An assignment's ranks beside the gold ones."""
+
+    id: uuid.UUID
+    gold_ranks: dict[str, int] | None
+    ranks: dict[str, int]
+
+
+_ANSWERS = text("""
     SELECT assignment.id, task.gold_ranks, ranking.ranks
     FROM assignments AS assignment
     JOIN tasks AS task ON task.id = assignment.task_id
     JOIN rankings AS ranking ON ranking.assignment_id = assignment.id
-    WHERE assignment.project_id = :project_id AND assignment.rater_id = :rater_id AND assignment.test
+    WHERE assignment.project_id = :project_id AND assignment.rater_id = :rater_id
+      AND assignment.qualification
     ORDER BY ranking.id
 """)
 
 
-async def list_test_answers(
+async def list_qualification_answers(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
-) -> Sequence[Row[Any]]:
-    """(assignment's id, gold ranks, own ranks) of a rater's qualification test, in its order."""
+) -> Sequence[Answer]:
+    """A rater's answers of a qualification, in its order."""
     values = {"project_id": project_id, "rater_id": rater_id}
-    return (await session.execute(_TEST_ANSWERS, values)).all()
+    return [Answer(**row._asdict()) for row in await session.execute(_ANSWERS, values)]
 
 
-def test_accuracy(answers: Sequence[Row[Any]]) -> float:
-    """The share of gold pairs that a test's answers put right; 1 where gold orders nothing."""
+def compute_accuracy(answers: Sequence[Answer]) -> float:
+    """The share of gold pairs that a qualification's answers put right; 1 where gold orders nothing."""
     counts = [count_right(answer.ranks, answer.gold_ranks or {}) for answer in answers]
     judged = sum(pairs for _, pairs in counts)
     return sum(right for right, _ in counts) / judged if judged else 1.0
 
 
-async def judge_test(
+async def decide_qualification(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, tasks: int, needed: float
 ) -> bool:
-    """Decide a rater's test once it has its tasks; whether it is decided."""
-    answers = await list_test_answers(session, project_id, rater_id)
+    """Decide a rater's qualification once it has its tasks; whether it is decided."""
+    answers = await list_qualification_answers(session, project_id, rater_id)
     if not answers or len(answers) < tasks:
         return False
-    accuracy = test_accuracy(answers)
+    accuracy = compute_accuracy(answers)
     passed = accuracy >= needed
     await session.execute(
         insert(Qualification)
@@ -62,9 +72,9 @@ async def judge_test(
     return True
 
 
-async def end_test(session: AsyncSession, project: Project, rater: User) -> bool:
-    """Decide a test that has no further gold task by the answers there are; whether there are any."""
-    return await judge_test(
+async def end_qualification(session: AsyncSession, project: Project, rater: User) -> bool:
+    """Decide one that has no further gold task by the answers there are; whether there are any."""
+    return await decide_qualification(
         session, project.id, rater.id, tasks=1, needed=project.qualification_accuracy
     )
 
@@ -72,8 +82,8 @@ async def end_test(session: AsyncSession, project: Project, rater: User) -> bool
 async def get_feedback(
     session: AsyncSession, project: Project, rater: User, assignment_id: uuid.UUID
 ) -> Feedback | None:
-    """How a submitted answer of the test compares with the gold one; None for any other task's."""
-    answers = await list_test_answers(session, project.id, rater.id)
+    """How a submitted answer of the qualification compares with the gold one; None for any other task's."""
+    answers = await list_qualification_answers(session, project.id, rater.id)
     answer = next((each for each in answers if each.id == assignment_id), None)
     if answer is None:
         return None
@@ -105,7 +115,7 @@ async def set_qualification(
     *,
     actor: uuid.UUID,
 ) -> None:
-    """An admin's word over a test: passed, failed, or (None) to be made again with the tasks left."""
+    """An admin's word over it: passed, failed, or (None) to be done anew with the tasks left."""
     await session.execute(
         delete(Qualification).where(
             Qualification.project_id == project.id, Qualification.rater_id == rater_id
@@ -117,9 +127,9 @@ async def set_qualification(
             .where(
                 Assignment.project_id == project.id,
                 Assignment.rater_id == rater_id,
-                Assignment.test.is_(True),
+                Assignment.qualification.is_(True),
             )
-            .values(test=False)
+            .values(qualification=False)
         )
     else:
         session.add(Qualification(project_id=project.id, rater_id=rater_id, state=state))

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Row, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,7 +37,7 @@ def enough_gold() -> ColumnElement[bool]:
     return and_(Task.gold, Task.overlap - Task.open_slots >= Project.overlap)
 
 
-def by_people(ranking: Any = Ranking) -> ColumnElement[bool]:
+def by_people(ranking: type[Ranking] = Ranking) -> ColumnElement[bool]:
     """A ranking of a person, here or imported. A model's came by no assignment, and fills no slot."""
     return or_(ranking.assignment_id.is_not(None), ranking.imported)
 
@@ -47,7 +47,7 @@ async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int
     filled = (
         select(func.count())
         .select_from(Ranking)
-        .where(Ranking.task_id == Task.id, Ranking.extra.is_(False), by_people())
+        .where(Ranking.task_id == Task.id, Ranking.surplus.is_(False), by_people())
         .scalar_subquery()
     )
     row = (
@@ -100,9 +100,9 @@ async def list_own_rankings(
     session: AsyncSession, rater_id: uuid.UUID, *, limit: int, offset: int
 ) -> Sequence[Row[Ranking, Prompt, Project, bool]]:
     """A rater's rankings with their prompts and projects, the newest first; and whether they were asked
-    for here and outside a test, so that they may be changed."""
+    for here and outside a qualification, so that they may be changed."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.qualification, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
@@ -120,7 +120,7 @@ async def get_own_ranking(
 ) -> Row[Ranking, Prompt, Project, bool] | None:
     """One ranking of this rater's."""
     rows = await session.execute(
-        select(Ranking, Prompt, Project, func.coalesce(~Assignment.test, False))
+        select(Ranking, Prompt, Project, func.coalesce(~Assignment.qualification, False))
         .join(Task, Task.id == Ranking.task_id)
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
@@ -141,8 +141,16 @@ async def count_own_since(session: AsyncSession, rater_id: uuid.UUID, since: dat
     ) or 0
 
 
-async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> Any:
-    """(total, median_seconds, skipped) of everything that a rater did."""
+class OwnTotals(NamedTuple):
+    """Everything that a rater did."""
+
+    total: int
+    median_seconds: float | None
+    skipped: int
+
+
+async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> OwnTotals:
+    """A rater's rankings, their time and their skips."""
     skipped = (
         select(func.count())
         .select_from(Assignment)
@@ -157,7 +165,7 @@ async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> Any:
             skipped.label("skipped"),
         ).where(Ranking.rater_id == rater_id)
     )
-    return rows.one()
+    return OwnTotals(**rows.one()._asdict())
 
 
 async def count_own_by_day(
@@ -219,8 +227,19 @@ async def list_texts(session: AsyncSession, ids: Sequence[uuid.UUID]) -> dict[uu
     return dict(rows.all())
 
 
-async def list_projects_with_work(session: AsyncSession, rater_id: uuid.UUID) -> Sequence[Any]:
-    """(project, tasks left for this rater, own rankings) of every project that is not paused.
+class ProjectWork(NamedTuple):
+    """A project as a rater finds it: tasks left for them, own rankings, whether they hold a task."""
+
+    project: Project
+    left: int
+    own: int
+    held: bool
+
+
+async def list_projects_with_work(
+    session: AsyncSession, rater_id: uuid.UUID
+) -> Sequence[ProjectWork]:
+    """What there is to do for a rater in every project that is not paused.
 
     Counting stops at a thousand: a rater needs to know that there is plenty, not how much.
     """
@@ -257,11 +276,9 @@ async def list_projects_with_work(session: AsyncSession, rater_id: uuid.UUID) ->
         .exists()
     )
     rows = await session.execute(
-        select(Project, left.label("left"), own.label("own"), held.label("held"))
-        .where(Project.paused.is_(False))
-        .order_by(Project.name)
+        select(Project, left, own, held).where(Project.paused.is_(False)).order_by(Project.name)
     )
-    return rows.all()
+    return [ProjectWork(*row) for row in rows]
 
 
 async def set_task_priority(
@@ -290,7 +307,7 @@ async def list_rankings_of(
 async def list_qualifications(
     session: AsyncSession, project_id: uuid.UUID
 ) -> Sequence[tuple[Qualification, str]]:
-    """How everybody's test came out, with their names, the newest first."""
+    """How everybody's qualification came out, with their names, the newest first."""
     rows = await session.execute(
         select(Qualification, User)
         .join(User, User.id == Qualification.rater_id)

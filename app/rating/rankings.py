@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.types import uuid7
 from app.rating.judgement import compare
+from app.rating.schemas import KnownFlag, Scale
 
 # Of each axis: one score of the best response, or one for each response by its id.
 Scores = Mapping[str, float | Mapping[str, float]]
@@ -49,7 +50,7 @@ class NewRanking:
     presented: Sequence[uuid.UUID]
     content: Content
     guideline_version: int = 0
-    extra: bool = False
+    surplus: bool = False
     imported: bool = False
 
 
@@ -66,12 +67,12 @@ class StoredRanking(NamedTuple):
     rationale: str | None
     rewrite: str | None
     seconds: float | None
-    extra: bool
+    surplus: bool
     created_at: datetime
     revised_at: datetime | None
 
 
-class OwnRankingLocked(NamedTuple):
+class LockedRanking(NamedTuple):
     """A rater's own ranking, with what a change of it is held against."""
 
     id: uuid.UUID
@@ -82,9 +83,9 @@ class OwnRankingLocked(NamedTuple):
     flags: list[str]
     rationale: str | None
     rewrite: str | None
-    scales: list[dict[str, object]]
-    known_flags: list[dict[str, object]]
-    test: bool
+    scales: list[Scale]
+    known_flags: list[KnownFlag]
+    qualification: bool
     open: bool
 
 
@@ -106,7 +107,7 @@ _COLUMNS = _CONTENT | {
     "assignment_id": "uuid",
     "presented": "uuid[]",
     "guideline_version": "int",
-    "extra": "boolean",
+    "surplus": "boolean",
     "imported": "boolean",
 }
 
@@ -159,7 +160,7 @@ _LOCK_OWN = text("""
     SELECT ranking.id, ranking.presented, ranking.ranks, ranking.strength, ranking.axes,
            ranking.flags, ranking.rationale, ranking.rewrite,
            project.axes AS scales, project.flags AS known_flags,
-           assignment.test,
+           assignment.qualification,
            ranking.created_at + make_interval(secs => project.edit_seconds)
                > statement_timestamp() AS open
     FROM rankings AS ranking
@@ -211,11 +212,11 @@ async def revise_locked_ranking(
 
 async def lock_own_ranking(
     session: AsyncSession, ranking_id: uuid.UUID, rater_id: uuid.UUID
-) -> OwnRankingLocked | None:
+) -> LockedRanking | None:
     """A rater's own ranking of a task that they were asked for here, locked."""
     values = {"id": ranking_id, "rater_id": rater_id}
     row = (await session.execute(_LOCK_OWN, values)).one_or_none()
-    return OwnRankingLocked._make(row) if row else None
+    return LockedRanking(**row._asdict()) if row else None
 
 
 async def find_ranking(session: AsyncSession, assignment_id: uuid.UUID) -> StoredRanking | None:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 from pydantic import (
     AfterValidator,
@@ -29,16 +29,33 @@ Name = Annotated[str, StringConstraints(max_length=64), AfterValidator(_storable
 Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_storable)]
 
 
-def in_letters(placed: Sequence[tuple[int, str]]) -> str:
+def in_letters(ranked: Sequence[tuple[int, str]]) -> str:
     """Ranks and letters, best first, as "B > A = D > C"."""
     words: list[str] = []
     before: int | None = None
-    for rank, letter in placed:
+    for rank, letter in ranked:
         if before is not None:
             words.append("=" if rank == before else ">")
         words.append(letter)
         before = rank
     return " ".join(words)
+
+
+class Scale(TypedDict):
+    """One of a project's axes, as it is stored."""
+
+    name: str
+    question: NotRequired[str]
+    min: int
+    max: int
+    per: NotRequired[Literal["best", "response"]]
+
+
+class KnownFlag(TypedDict):
+    """One of a project's flags, as it is stored."""
+
+    name: str
+    label: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -60,12 +77,12 @@ class Lease:
     messages: Sequence[Mapping[str, str]]
     # In the order drawn for this assignment.
     candidates: Sequence[Shown]
-    axes: Sequence[Mapping[str, Any]]
-    flags: Sequence[Mapping[str, Any]]
-    draft: Mapping[str, Any] | None
+    axes: Sequence[Scale]
+    flags: Sequence[KnownFlag]
+    draft: Mapping[str, object] | None
     guideline_version: int
-    # Part of the rater's qualification test.
-    test: bool = False
+    # One of the gold tasks of the rater's qualification.
+    qualification: bool = False
     expired: bool = False
 
 
@@ -86,8 +103,8 @@ class LeaseOut(BaseModel):
     expires_at: datetime
     messages: list[dict[str, str]]
     candidates: list[CandidateOut]
-    axes: list[dict[str, Any]]
-    flags: list[dict[str, Any]]
+    axes: list[dict[str, object]]
+    flags: list[dict[str, object]]
 
     @classmethod
     def of(cls, lease: Lease) -> "LeaseOut":
@@ -123,7 +140,7 @@ class RankingIn(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_ranks(cls, values: Any) -> Any:
+    def _whole_ranks(cls, values: object) -> object:
         # A rank of 1.0 or "1" or true is a program's mistake: say so rather than guess.
         if isinstance(values, dict) and isinstance(values.get("ranks"), dict):
             for candidate, rank in values["ranks"].items():
@@ -148,7 +165,7 @@ class RankingOut(BaseModel):
     rewrite: str | None
     seconds: float | None
     # It came after its slot had gone to somebody else: kept beside the others, and marked.
-    extra: bool
+    surplus: bool = Field(serialization_alias="extra")
     created_at: datetime
     revised_at: datetime | None
 
@@ -203,7 +220,7 @@ class OwnRanking(BaseModel):
     project_name: str
     messages: list[dict[str, str]]
     # (rank, letter shown, text), best first.
-    placed: list[tuple[int, str, str]]
+    ranked: list[tuple[int, str, str]]
     strength: int | None
     # Of each axis: one score, or one for each letter.
     axes: dict[str, float | dict[str, float]]
@@ -211,7 +228,7 @@ class OwnRanking(BaseModel):
     rationale: str | None
     rewrite: str | None
     seconds: float | None
-    extra: bool
+    surplus: bool
     created_at: datetime
     revised_at: datetime | None
     # Until when it may be changed; None where that is over, or never was.
@@ -220,12 +237,12 @@ class OwnRanking(BaseModel):
     @property
     def recap(self) -> str:
         """The order in letters: "B > A = D > C"."""
-        return in_letters([(rank, letter) for rank, letter, _ in self.placed])
+        return in_letters([(rank, letter) for rank, letter, _ in self.ranked])
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """How one answer of a qualification test compares with the gold one, and the test as it stands."""
+    """How one answer of a qualification compares with the gold one, and how far it has come."""
 
     # The orders in letters, as shown to the rater.
     own: str
@@ -234,7 +251,7 @@ class Feedback:
     pairs: int
     done: int
     tasks: int
-    # None until the test is over.
+    # None until the qualification is over.
     passed: bool | None
     accuracy: float | None
     needed: float

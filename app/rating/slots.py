@@ -12,10 +12,56 @@ Moments are the database's (statement_timestamp), so the clocks of several machi
 # ruff: noqa: S608 - the statements are put together from this file's own constants alone
 
 import uuid
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.rating.assignments import CANDIDATES
+
+
+class TaskSource(NamedTuple):
+    """Which tasks to look among: gold ones or others, and only those that fewer raters have had."""
+
+    gold: bool
+    max_shown: int
+
+
+class Holding(NamedTuple):
+    """The leases that a rater has in a project, and what decides about a further one."""
+
+    held: uuid.UUID | None
+    prefetched: uuid.UUID | None
+    qualification_state: str | None
+    # Whether the lease of somebody else has run out.
+    others_expired: bool
+
+
+class NextTask(NamedTuple):
+    """A locked task. The last three are those of the rater's expired assignment, if there is one."""
+
+    task_id: uuid.UUID
+    overlap: int
+    messages: list[dict[str, str]]
+    candidates: list[dict[str, str]]
+    own_id: uuid.UUID | None
+    presented: list[uuid.UUID] | None
+    draft: dict[str, object] | None
+
+
+class NewLease(NamedTuple):
+    """What a lease is given, be it a rater's first of the task or one after it ran out."""
+
+    id: uuid.UUID
+    task_id: uuid.UUID
+    overlap: int
+    guideline_version: int
+    lease_seconds: int
+    prefetched: bool
+    qualification: bool
+
 
 _FREE_SLOT = """
     (SELECT min(number) FROM generate_series(1, :overlap) AS number
@@ -25,7 +71,7 @@ _FREE_SLOT = """
 _LEASE_END = "statement_timestamp() + make_interval(secs => :lease_seconds)"
 _TAKE_FROM_TASK = """
     UPDATE tasks SET open_slots = open_slots - 1
-    WHERE id = :task_id AND EXISTS (SELECT FROM placed)
+    WHERE id = :task_id AND EXISTS (SELECT FROM leased)
 """
 # Tasks with a free slot that the rater has not had; one whose lease ran out on them may come back.
 # OFFSET 0 keeps the planner from joining tasks with all that the rater ever did, and a test that no index
@@ -34,35 +80,29 @@ _TAKE_FROM_TASK = """
 _OPEN_FOR_RATER = """
     SELECT id, prompt_id, overlap FROM tasks
     WHERE project_id = :project_id AND open_slots > 0 AND gold = :gold
-      AND overlap - open_slots < :shown_to
+      AND overlap - open_slots < :max_shown
       AND NOT EXISTS (SELECT FROM assignments AS had
                       WHERE had.task_id = tasks.id
                         AND had.rater_id IS NOT DISTINCT FROM :rater_id
                         AND had.state <> 'expired'
                       OFFSET 0)
 """
-_CANDIDATES = """
-    (SELECT json_agg(json_build_object('id', candidate.id, 'text', candidate.text)
-                     ORDER BY candidate.position)
-     FROM candidates AS candidate WHERE candidate.prompt_id = prompt.id) AS candidates
-"""
-
-_HELD_OR_LAPSED = text("""
+_HOLDING = text("""
     SELECT (SELECT id FROM assignments
             WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'leased'
-              AND NOT ahead) AS held,
+              AND NOT prefetched) AS held,
            (SELECT id FROM assignments
             WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'leased'
-              AND ahead) AS ahead,
+              AND prefetched) AS prefetched,
            (SELECT state FROM qualifications
-            WHERE project_id = :project_id AND rater_id = :rater_id) AS qualification,
+            WHERE project_id = :project_id AND rater_id = :rater_id) AS qualification_state,
            EXISTS (SELECT FROM assignments
                    WHERE project_id = :project_id AND state = 'leased' AND rater_id <> :rater_id
-                     AND expires_at <= statement_timestamp()) AS lapsed
+                     AND expires_at <= statement_timestamp()) AS others_expired
 """)
 
-_FREE_LAPSED = text("""
-    WITH lapsed AS (
+_FREE_EXPIRED = text("""
+    WITH expired AS (
         SELECT assignment.id
         FROM assignments AS assignment JOIN tasks AS task ON task.id = assignment.task_id
         WHERE assignment.project_id = :project_id AND assignment.state = 'leased'
@@ -72,7 +112,7 @@ _FREE_LAPSED = text("""
         FOR NO KEY UPDATE OF task, assignment SKIP LOCKED
     ), ended AS (
         UPDATE assignments SET state = 'expired', slot = NULL
-        FROM lapsed WHERE assignments.id = lapsed.id
+        FROM expired WHERE assignments.id = expired.id
         RETURNING assignments.task_id
     )
     UPDATE tasks SET open_slots = open_slots + freed.slots
@@ -87,7 +127,7 @@ _LOCK_NEXT = text(f"""
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     )
-    SELECT task.id AS task_id, task.overlap, prompt.messages, {_CANDIDATES},
+    SELECT task.id AS task_id, task.overlap, prompt.messages, {CANDIDATES},
            own.id AS own_id, own.presented, own.draft
     FROM task
     JOIN prompts AS prompt ON prompt.id = task.prompt_id
@@ -99,27 +139,28 @@ _LOCK_NEXT = text(f"""
 _ANY_OPEN = text(f"SELECT EXISTS ({_OPEN_FOR_RATER})")
 
 _TAKE = text(f"""
-    WITH placed AS (
+    WITH leased AS (
         INSERT INTO assignments (id, task_id, project_id, rater_id, state, slot, presented, seed,
-                                 guideline_version, ahead, test, leased_at, expires_at)
+                                 guideline_version, prefetched, qualification, leased_at, expires_at)
         SELECT :id, :task_id, :project_id, :rater_id, 'leased', {_FREE_SLOT},
-               CAST(:presented AS uuid[]), :seed, :guideline_version, :ahead, :test,
+               CAST(:presented AS uuid[]), :seed, :guideline_version, :prefetched, :qualification,
                statement_timestamp(), {_LEASE_END}
         ON CONFLICT DO NOTHING
         RETURNING expires_at
     ), taken AS ({_TAKE_FROM_TASK})
-    SELECT expires_at FROM placed
+    SELECT expires_at FROM leased
 """)
 
 _TAKE_AGAIN = text(f"""
-    WITH placed AS (
+    WITH leased AS (
         UPDATE assignments
         SET state = 'leased', slot = {_FREE_SLOT}, guideline_version = :guideline_version,
-            ahead = :ahead, test = :test, leased_at = statement_timestamp(), expires_at = {_LEASE_END}
+            prefetched = :prefetched, qualification = :qualification,
+            leased_at = statement_timestamp(), expires_at = {_LEASE_END}
         WHERE id = :id AND state = 'expired'
         RETURNING expires_at
     ), taken AS ({_TAKE_FROM_TASK})
-    SELECT expires_at FROM placed
+    SELECT expires_at FROM leased
 """)
 
 _RENEW = text(f"""
@@ -128,37 +169,16 @@ _RENEW = text(f"""
     RETURNING expires_at
 """)
 
-_TAKE_UP = text("""
+_PROMOTE = text("""
     UPDATE assignments
-    SET ahead = false, leased_at = statement_timestamp(),
+    SET prefetched = false, leased_at = statement_timestamp(),
         guideline_version = project.guideline_version,
         expires_at = statement_timestamp() + make_interval(secs => project.lease_seconds)
     FROM projects AS project
     WHERE assignments.id = :id AND assignments.rater_id = :rater_id
-      AND assignments.state = 'leased' AND assignments.ahead
+      AND assignments.state = 'leased' AND assignments.prefetched
       AND project.id = assignments.project_id
     RETURNING assignments.id
-""")
-
-_CONTENTS = text(f"""
-    SELECT assignment.id, assignment.task_id, assignment.state, assignment.presented, assignment.test,
-           assignment.expires_at, assignment.expires_at <= statement_timestamp() AS lapsed,
-           assignment.draft, assignment.guideline_version, project.slug, project.axes,
-           project.flags, prompt.messages, {_CANDIDATES}
-    FROM assignments AS assignment
-    JOIN projects AS project ON project.id = assignment.project_id
-    JOIN tasks AS task ON task.id = assignment.task_id
-    JOIN prompts AS prompt ON prompt.id = task.prompt_id
-    WHERE assignment.id = :id AND assignment.rater_id = :rater_id
-""")
-
-_ASSIGNMENT = text("""
-    SELECT assignment.id, assignment.task_id, assignment.project_id, assignment.state,
-           assignment.presented, assignment.guideline_version, assignment.test,
-           project.slug, project.axes, project.flags, project.qualification_tasks,
-           project.qualification_accuracy
-    FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
-    WHERE assignment.id = :id AND assignment.rater_id = :rater_id
 """)
 
 _FINISH_LEASE = text("""
@@ -173,7 +193,7 @@ _LOCK_TASK = text("SELECT overlap, open_slots FROM tasks WHERE id = :task_id FOR
 _LOCK_ASSIGNMENT = text("SELECT state FROM assignments WHERE id = :id FOR NO KEY UPDATE")
 
 _FINISH_LATE = text(f"""
-    WITH placed AS (
+    WITH leased AS (
         UPDATE assignments
         SET state = 'submitted', slot = {_FREE_SLOT}, finished_at = statement_timestamp(),
             draft = NULL
@@ -183,8 +203,8 @@ _FINISH_LATE = text(f"""
     {_TAKE_FROM_TASK}
 """)
 
-_FINISH_EXTRA = text("""
-    UPDATE assignments SET state = 'extra', finished_at = statement_timestamp(), draft = NULL
+_FINISH_SURPLUS = text("""
+    UPDATE assignments SET state = 'surplus', finished_at = statement_timestamp(), draft = NULL
     WHERE id = :id
 """)
 
@@ -198,91 +218,74 @@ _GIVE_BACK = text("""
     UPDATE tasks SET open_slots = open_slots + :slots WHERE id = :task_id
 """)
 
-_SAVE_DRAFT = text("""
-    UPDATE assignments
-    SET draft = CAST(:draft AS jsonb),
-        expires_at = CASE WHEN assignments.state = 'leased'
-                          THEN statement_timestamp() + make_interval(secs => project.lease_seconds)
-                          ELSE assignments.expires_at END
-    FROM projects AS project
-    WHERE assignments.id = :id AND assignments.rater_id = :rater_id
-      AND assignments.state IN ('leased', 'expired') AND project.id = assignments.project_id
-    RETURNING assignments.expires_at
-""")
 
-
-async def find_held_or_lapsed(
+async def find_holding(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
-) -> Row[Any]:
-    """(held, ahead, qualification, lapsed): the rater's own lease, the one they hold for afterwards,
-    how their test came out, and whether the lease of somebody else has run out."""
+) -> Holding:
+    """What a rater holds in a project, and what decides about a further lease."""
     values = {"project_id": project_id, "rater_id": rater_id}
-    return (await session.execute(_HELD_OR_LAPSED, values)).one()
+    return Holding(**(await session.execute(_HOLDING, values)).one()._asdict())
 
 
-async def free_lapsed_skip_locked(session: AsyncSession, project_id: uuid.UUID) -> None:
+async def free_expired_skip_locked(session: AsyncSession, project_id: uuid.UUID) -> None:
     """End leases that have run out (a hundred at a time) and give their tasks the slots back."""
-    await session.execute(_FREE_LAPSED, {"project_id": project_id})
+    await session.execute(_FREE_EXPIRED, {"project_id": project_id})
 
 
 async def lock_next_task_skip_locked(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, gold: bool, shown_to: int
-) -> Row[Any] | None:
-    """The next task that is open to a rater, locked, with its contents: a gold one or another.
-
-    Tasks that `shown_to` raters have had are passed over. `own_id`, `presented` and `draft` are those of
-    the rater's expired assignment, if there is one.
-    """
-    values = {"project_id": project_id, "rater_id": rater_id, "gold": gold, "shown_to": shown_to}
-    return (await session.execute(_LOCK_NEXT, values)).one_or_none()
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, source: TaskSource
+) -> NextTask | None:
+    """The next task of a source that is open to a rater, locked, with its contents."""
+    values = {"project_id": project_id, "rater_id": rater_id, **source._asdict()}
+    row = (await session.execute(_LOCK_NEXT, values)).one_or_none()
+    return NextTask(**row._asdict()) if row else None
 
 
 async def has_open_task(
-    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, gold: bool, shown_to: int
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, source: TaskSource
 ) -> bool:
     """Whether such a task is open to a rater, be it locked by somebody at this moment."""
-    values = {"project_id": project_id, "rater_id": rater_id, "gold": gold, "shown_to": shown_to}
+    values = {"project_id": project_id, "rater_id": rater_id, **source._asdict()}
     return bool(await session.scalar(_ANY_OPEN, values))
 
 
-async def take_slot(session: AsyncSession, **values: Any) -> Any:
+async def take_slot(
+    session: AsyncSession,
+    lease: NewLease,
+    *,
+    project_id: uuid.UUID,
+    rater_id: uuid.UUID,
+    presented: Sequence[uuid.UUID],
+    seed: int,
+) -> datetime | None:
     """Lease a locked task: the lease's end, or None where another request of the rater was quicker."""
-    return await session.scalar(_TAKE, values)
+    own = {"project_id": project_id, "rater_id": rater_id, "presented": presented, "seed": seed}
+    end: datetime | None = await session.scalar(_TAKE, lease._asdict() | own)
+    return end
 
 
-async def take_slot_again(session: AsyncSession, **values: Any) -> Any:
+async def take_slot_again(session: AsyncSession, lease: NewLease) -> datetime | None:
     """The same on the rater's expired assignment. May raise IntegrityError for a second lease."""
-    return await session.scalar(_TAKE_AGAIN, values)
+    end: datetime | None = await session.scalar(_TAKE_AGAIN, lease._asdict())
+    return end
 
 
-async def renew(session: AsyncSession, assignment_id: uuid.UUID, lease_seconds: int) -> Any:
+async def renew(
+    session: AsyncSession, assignment_id: uuid.UUID, lease_seconds: int
+) -> datetime | None:
     """A lease's new end; None where it is no longer held."""
-    return await session.scalar(_RENEW, {"id": assignment_id, "lease_seconds": lease_seconds})
+    values = {"id": assignment_id, "lease_seconds": lease_seconds}
+    end: datetime | None = await session.scalar(_RENEW, values)
+    return end
 
 
-async def take_up(session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
-    """Make a lease that was fetched ahead the rater's present one; False where it is none.
+async def promote(session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
+    """Make a prefetched lease the rater's present one; False where it is none.
 
     May raise IntegrityError where they hold another.
     """
     values = {"id": assignment_id, "rater_id": rater_id}
-    return await session.scalar(_TAKE_UP, values) is not None
-
-
-async def find_contents(
-    session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID
-) -> Row[Any] | None:
-    """All that its rater sees of an assignment."""
-    values = {"id": assignment_id, "rater_id": rater_id}
-    return (await session.execute(_CONTENTS, values)).one_or_none()
-
-
-async def find_assignment(
-    session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID
-) -> Row[Any] | None:
-    """What a rater's submit is held against."""
-    values = {"id": assignment_id, "rater_id": rater_id}
-    return (await session.execute(_ASSIGNMENT, values)).one_or_none()
+    return await session.scalar(_PROMOTE, values) is not None
 
 
 async def finish_lease(session: AsyncSession, assignment_id: uuid.UUID) -> bool:
@@ -290,7 +293,7 @@ async def finish_lease(session: AsyncSession, assignment_id: uuid.UUID) -> bool:
     return await session.scalar(_FINISH_LEASE, {"id": assignment_id}) is not None
 
 
-async def lock_both(
+async def lock_task_and_assignment(
     session: AsyncSession, task_id: uuid.UUID, assignment_id: uuid.UUID
 ) -> tuple[str, int, int]:
     """(the assignment's state, the task's overlap, its open slots), both locked, the task first."""
@@ -307,9 +310,9 @@ async def finish_late(
     await session.execute(_FINISH_LATE, values)
 
 
-async def finish_extra(session: AsyncSession, assignment_id: uuid.UUID) -> None:
+async def finish_surplus(session: AsyncSession, assignment_id: uuid.UUID) -> None:
     """Keep a late ranking's assignment beside the slots. Lock both first."""
-    await session.execute(_FINISH_EXTRA, {"id": assignment_id})
+    await session.execute(_FINISH_SURPLUS, {"id": assignment_id})
 
 
 async def give_back(
@@ -318,11 +321,3 @@ async def give_back(
     """Mark an assignment skipped and free the `slots` (1 or 0) that it held. Lock both first."""
     values = {"id": assignment_id, "task_id": task_id, "reason": reason, "slots": slots}
     await session.execute(_GIVE_BACK, values)
-
-
-async def save_draft(
-    session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID, draft: str
-) -> Any:
-    """Keep a draft (JSON) and renew the lease: its end, or None where there is none to keep it for."""
-    values = {"id": assignment_id, "rater_id": rater_id, "draft": draft}
-    return await session.scalar(_SAVE_DRAFT, values)

@@ -7,14 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
 from app.errors import Conflict, NotFound
-from app.rating import qualification, slots
+from app.rating import assignments, qualification, slots
 from app.rating.assign import OPEN, lease_of, no_such_assignment
 from app.rating.judgement import check_ranking
 from app.rating.models import AssignmentState, Ranking
 from app.rating.rankings import (
     Content,
+    LockedRanking,
     NewRanking,
-    OwnRankingLocked,
     StoredRanking,
     find_ranking,
     lock_own_ranking,
@@ -29,7 +29,7 @@ async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User
     ranking = await session.get(Ranking, ranking_id)
     if ranking is None or ranking.rater_id != rater.id or ranking.assignment_id is None:
         raise NotFound("You have no such ranking", field="ranking")
-    row = await slots.find_contents(session, ranking.assignment_id, rater.id)
+    row = await assignments.find_contents(session, ranking.assignment_id, rater.id)
     if row is None:
         raise no_such_assignment()
     one, other = (ranking.ranks[str(each)] for each in ranking.presented[:2])
@@ -56,39 +56,39 @@ async def submit_ranking(
 
     Raises NotFound for somebody else's assignment, InvalidInput naming what is wrong, Conflict where
     another ranking of this assignment is stored or it was skipped. A ranking that comes after its
-    lease ran out takes a free slot, or is kept as an extra one: never dropped.
+    lease ran out takes a free slot, or is kept as a surplus one: never dropped.
     """
-    found = await slots.find_assignment(session, assignment_id, rater.id)
-    if found is None:
+    assignment = await assignments.find_assignment(session, assignment_id, rater.id)
+    if assignment is None:
         raise no_such_assignment()
-    extra = None
-    if found.state in OPEN:
-        check_ranking(given, found.presented, found.axes, found.flags)
-        extra = await _finish(session, assignment_id, found.task_id)
-    if extra is None:
+    surplus = None
+    if assignment.state in OPEN:
+        check_ranking(given, assignment.presented, assignment.axes, assignment.flags)
+        surplus = await _finish(session, assignment_id, assignment.task_id)
+    if surplus is None:
         return await _answer_again(session, assignment_id, given)
     stored = await record_ranking(
         session,
         NewRanking(
-            project_id=found.project_id,
-            task_id=found.task_id,
+            project_id=assignment.project_id,
+            task_id=assignment.task_id,
             assignment_id=assignment_id,
             rater_id=rater.id,
-            presented=found.presented,
-            guideline_version=found.guideline_version,
-            extra=extra,
+            presented=assignment.presented,
+            guideline_version=assignment.guideline_version,
+            surplus=surplus,
             content=_content(given),
         ),
     )
     if stored is None:
         raise Conflict("Another ranking of this assignment is already stored", field="ranks")
-    if found.test:
-        await qualification.judge_test(
+    if assignment.qualification:
+        await qualification.decide_qualification(
             session,
-            found.project_id,
+            assignment.project_id,
             rater.id,
-            tasks=found.qualification_tasks,
-            needed=found.qualification_accuracy,
+            tasks=assignment.qualification_tasks,
+            needed=assignment.qualification_accuracy,
         )
     return RankingOut.model_validate(stored)
 
@@ -120,15 +120,15 @@ async def revise_ranking(
     """Change one of the rater's own rankings; what it said before is kept as a revision.
 
     The same again changes nothing. Raises NotFound, InvalidInput naming what is wrong, and Conflict once
-    the project's time for changes is over, or for an answer of a test, whose solution was shown.
+    the project's time for changes is over, or for an answer of a qualification, whose solution was shown.
     """
-    found = await lock_own_ranking(session, ranking_id, rater.id)
-    if found is None:
+    own = await lock_own_ranking(session, ranking_id, rater.id)
+    if own is None:
         raise NotFound("You have no such ranking", field="ranking")
-    if not found.open or found.test:
+    if not own.open or own.qualification:
         raise Conflict("This ranking can no longer be changed", field="ranking")
-    check_ranking(given, found.presented, found.scales, found.known_flags)
-    if not _says_the_same(found, given):
+    check_ranking(given, own.presented, own.scales, own.known_flags)
+    if not _says_the_same(own, given):
         await revise_locked_ranking(session, ranking_id, _content(given))
     return RankingOut.model_validate(await session.get_one(Ranking, ranking_id))
 
@@ -136,13 +136,15 @@ async def revise_ranking(
 async def _finish(
     session: AsyncSession, assignment_id: uuid.UUID, task_id: uuid.UUID
 ) -> bool | None:
-    """Close an assignment for its ranking: whether that is an extra one; None if it is closed already.
+    """Close an assignment for its ranking: whether that is a surplus one; None if it is closed already.
 
     A lease past its time still has its slot, as long as nobody has been given it.
     """
     if await slots.finish_lease(session, assignment_id):
         return False
-    state, overlap, open_slots = await slots.lock_both(session, task_id, assignment_id)
+    state, overlap, open_slots = await slots.lock_task_and_assignment(
+        session, task_id, assignment_id
+    )
     if state == AssignmentState.LEASED:  # leased again a moment ago, in another window
         return not await slots.finish_lease(session, assignment_id)
     if state != AssignmentState.EXPIRED:
@@ -150,7 +152,7 @@ async def _finish(
     if open_slots > 0:
         await slots.finish_late(session, assignment_id, task_id, overlap)
         return False
-    await slots.finish_extra(session, assignment_id)
+    await slots.finish_surplus(session, assignment_id)
     return True
 
 
@@ -165,7 +167,7 @@ async def _answer_again(
     return RankingOut.model_validate(stored)
 
 
-def _says_the_same(stored: StoredRanking | OwnRankingLocked, given: RankingIn) -> bool:
+def _says_the_same(stored: StoredRanking | LockedRanking, given: RankingIn) -> bool:
     return (
         stored.ranks == {str(candidate): rank for candidate, rank in given.ranks.items()}
         and stored.strength == given.strength

@@ -1,5 +1,5 @@
 // @ts-check
-// From one task to the next: the one on the page, the one fetched ahead of it, and rankings on their way.
+// From one task to the next: the one on the page, the one prefetched, and rankings on their way.
 import { find, get, getToken } from "../shared/dom.js";
 import { Outbox } from "./outbox.js";
 import { local } from "./store.js";
@@ -110,10 +110,10 @@ export class Tasks {
   async prefetch() {
     this.prefetched = null;
     const { current } = this;
-    // Until the server has the ranking before it, the task on the page is still the one held ahead.
+    // Until the server has the ranking before it, the task on the page is still the prefetched one.
     if (!current || current.changing || this.outbox.list().length) return;
     const body = new URLSearchParams({ current: current.id, csrf_token: getToken(current.form.element) });
-    const answer = await fetch(`${current.project}/ahead`, { method: "POST", body }).catch(() => null);
+    const answer = await fetch(`${current.project}/prefetch`, { method: "POST", body }).catch(() => null);
     if (!answer || answer.status !== 200 || this.current !== current) return;
     this.prefetched = readWorkspace(await answer.text());
   }
@@ -154,7 +154,7 @@ export class Tasks {
     return true;
   }
 
-  /** No line and nothing fetched ahead: the page says so, and goes on by itself.
+  /** No line and nothing prefetched: the page says so, and goes on by itself.
    * @param {Task} task
    */
   waitForLine(task) {

@@ -84,10 +84,10 @@ async def test_the_first_load_and_each_next_task_keep_to_their_budgets(
     client = await page.context.new_cdp_session(page)
     await client.send("Network.clearBrowserCache")
     traffic.clear()
-    async with page.expect_response("**/ahead"):
+    async with page.expect_response("**/prefetch"):
         await page.goto(address)
     await page.wait_for_load_state("networkidle")
-    first = await all_of(traffic, "/ahead")
+    first = await all_of(traffic, "/prefetch")
     asked = [url for url, _ in traffic if not url.startswith("data:")]
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(site.address).netloc}
     assert len(asked) <= FIRST_REQUESTS, "\n".join(asked)
@@ -96,12 +96,12 @@ async def test_the_first_load_and_each_next_task_keep_to_their_budgets(
 
     traffic.clear()
     assignment = await page.get_attribute("#workspace", "data-assignment")
-    async with page.expect_response("**/ahead"):
+    async with page.expect_response("**/prefetch"):
         for key in ("1", "2", "3", "4", "Enter"):
             await page.keyboard.press(key)
     await expect(page.locator(f"#workspace:not([data-assignment='{assignment}'])")).to_be_visible()
     await page.wait_for_load_state("networkidle")
-    following = await all_of(traffic, "/ahead")
+    following = await all_of(traffic, "/prefetch")
     print(f"next task: {following} bytes")
     assert 1_000 < following <= NEXT_TASK, traffic
 

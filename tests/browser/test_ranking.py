@@ -241,12 +241,12 @@ async def test_a_lost_line_stops_nobody_and_loses_nothing(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
     await open_project(session, page, site, rater, tasks=3)
-    await fetched_ahead(page)
+    await prefetched(page)
     first = await page.get_attribute("#workspace", "data-assignment")
     await page.context.set_offline(True)
     for key in ("1", "2", "3", "4", "Enter"):
         await page.keyboard.press(key)
-    # The task that was fetched ahead is there, and can be ranked too.
+    # The task that was prefetched is there, and can be ranked too.
     await expect(page.locator(f"#workspace:not([data-assignment='{first}'])")).to_be_visible()
     await expect(page.locator(".waiting")).to_contain_text("1 to send")
     for key in ("4", "3", "2", "1", "Enter"):
@@ -279,10 +279,10 @@ async def test_what_waits_to_be_sent_outlives_the_page_and_the_sign_in(
     assert sorted(ranking.ranks.values()) == [1, 1, 2, 2]
 
 
-async def fetched_ahead(page: Page) -> None:
+async def prefetched(page: Page) -> None:
     """Wait until the task after this one has come."""
     came = """() => performance.getEntriesByType("resource")
-        .some(each => each.name.endsWith("/ahead") && each.responseEnd)"""
+        .some(each => each.name.endsWith("/prefetch") && each.responseEnd)"""
     await page.wait_for_function(came)
     await page.wait_for_timeout(50)
 
@@ -336,7 +336,7 @@ async def test_the_next_task_is_there_before_it_is_asked_for(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
     await open_project(session, page, site, rater, tasks=2)
-    await fetched_ahead(page)
+    await prefetched(page)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.removeprefix(site.address)))
     assignment = await page.get_attribute("#workspace", "data-assignment")
@@ -425,7 +425,7 @@ async def test_new_guidelines_are_read_once_before_the_next_task(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
     project = await open_project(session, page, site, rater, tasks=3)
-    await fetched_ahead(page)
+    await prefetched(page)
     await publish_guidelines(session, project, "# Rules\n\nBe *kind*.")
     await session.commit()
     for _ in range(2):  # the task in hand, and the one that was fetched under the old rules
@@ -443,7 +443,7 @@ async def test_the_test_comes_first_and_tells_how_each_answer_compares(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
     project = await open_project(session, page, site, rater, tasks=1, gold_rate=0)
-    await fetched_ahead(page)
+    await prefetched(page)
     # The first task above came before the project asked for a test.
     await create_tasks(session, project, 2, candidates=4, gold=True, ranks=[1, 2, 3, 4])
     project.qualification_tasks = 2
@@ -475,7 +475,7 @@ async def test_a_ranking_after_the_lease_ran_out_is_stored(
         await page.keyboard.press(key)
     await expect(page.locator(".recap .badge")).to_be_visible()
     (ranking,) = await stored(session, rater)
-    assert not ranking.extra
+    assert not ranking.surplus
 
 
 async def test_a_phones_buttons_and_no_sideways_scrolling(
@@ -730,5 +730,5 @@ async def test_a_draft_outlives_its_lease(
     await page.click("#submit")
     await expect(page.locator(".recap .badge")).to_be_visible()
     (ranking,) = await stored(session, rater)
-    assert ranking.extra
+    assert ranking.surplus
     assert ranking.rationale == "a whole thought"

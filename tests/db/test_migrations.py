@@ -22,6 +22,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import DateTime, Float
 
 from app.db.engine import sqlalchemy_url
@@ -168,6 +169,31 @@ def test_downgrading_everything_leaves_nothing_behind(engine: Engine) -> None:
         ).scalar()
         assert functions == 0
     step(engine, command.upgrade, "head")
+
+
+def test_new_names_keep_what_stood_under_the_old_ones(engine: Engine) -> None:
+    def read(columns: str) -> list[tuple[object, ...]]:
+        statement = f"SELECT {columns} FROM assignments a JOIN rankings r ON r.assignment_id = a.id"
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+    step(engine, command.upgrade, "0006")
+    with engine.connect() as connection:
+        fill(connection)
+        connection.exec_driver_sql(
+            "UPDATE assignments SET state = 'extra', slot = NULL, ahead = true, test = true"
+        )
+        connection.exec_driver_sql(
+            "UPDATE rankings SET extra = true, assignment_id = (SELECT id FROM assignments)"
+        )
+        connection.commit()
+    step(engine, command.upgrade, "0007")
+    now = "a.state, a.prefetched, a.qualification, r.surplus"
+    assert read(now) == [("surplus", True, True, True)]
+    with engine.connect() as connection, pytest.raises(IntegrityError):
+        connection.exec_driver_sql("UPDATE assignments SET state = 'extra'")
+    step(engine, command.downgrade, "0006")
+    assert read("a.state, a.ahead, a.test, r.extra") == [("extra", True, True, True)]
 
 
 def test_the_queues_own_tables_are_not_ours_to_compare() -> None:

@@ -1,4 +1,4 @@
-"""A rater's day: the next task fetched ahead, gold among the others, the test, changes of mind."""
+"""A rater's day: the next task prefetched, gold among the others, the test, changes of mind."""
 
 import uuid
 
@@ -48,52 +48,52 @@ async def task_of(session: AsyncSession, lease: Lease) -> Task:
     return await session.get_one(Task, lease.task_id, populate_existing=True)
 
 
-# --- the next task, fetched ahead
+# --- the next task, prefetched
 
 
-async def test_the_task_fetched_ahead_is_the_next_one(session: AsyncSession, rater: User) -> None:
+async def test_the_prefetched_task_is_the_next_one(session: AsyncSession, rater: User) -> None:
     project = await create_project(session)
     await create_tasks(session, project, 3, candidates=2)
     first = await lease_of(session, project, rater)
-    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
-    again = await assign.lease_next_task(session, project, rater, ahead=True)
-    assert ahead is not None
-    assert again == ahead
+    prefetched = await assign.lease_next_task(session, project, rater, prefetch=True)
+    again = await assign.lease_next_task(session, project, rater, prefetch=True)
+    assert prefetched is not None
+    assert again == prefetched
     assert (await lease_of(session, project, rater)).assignment_id == first.assignment_id
     await submit_ranking(session, first.assignment_id, rater, given(first, 1, 2))
-    assert (await lease_of(session, project, rater)).assignment_id == ahead.assignment_id
-    held = await session.get_one(Assignment, ahead.assignment_id, populate_existing=True)
-    assert not held.ahead
+    assert (await lease_of(session, project, rater)).assignment_id == prefetched.assignment_id
+    held = await session.get_one(Assignment, prefetched.assignment_id, populate_existing=True)
+    assert not held.prefetched
 
 
-async def test_a_task_held_ahead_is_nobody_elses_until_it_runs_out(
+async def test_a_prefetched_task_is_nobody_elses_until_it_runs_out(
     session: AsyncSession, rater: User
 ) -> None:
     project = await create_project(session)
     await create_tasks(session, project, 2, candidates=2)
     await lease_of(session, project, rater)
-    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
-    assert ahead is not None
+    prefetched = await assign.lease_next_task(session, project, rater, prefetch=True)
+    assert prefetched is not None
     other = await create_user(session)
     assert await assign.lease_next_task(session, project, other) is None
     past = func.now() - func.make_interval(0, 0, 0, 0, 0, 1)
     await session.execute(
-        update(Assignment).where(Assignment.id == ahead.assignment_id).values(expires_at=past)
+        update(Assignment).where(Assignment.id == prefetched.assignment_id).values(expires_at=past)
     )
     found = await lease_of(session, project, other)
-    assert found.task_id == ahead.task_id
-    assert await assign.take_up(session, ahead.assignment_id, rater) is None
+    assert found.task_id == prefetched.task_id
+    assert await assign.promote(session, prefetched.assignment_id, rater) is None
 
 
-async def test_what_was_fetched_ahead_can_be_ranked_at_once(
+async def test_what_was_prefetched_can_be_ranked_at_once(
     session: AsyncSession, rater: User
 ) -> None:
     project = await create_project(session)
     await create_tasks(session, project, 2, candidates=2)
     first = await lease_of(session, project, rater)
-    ahead = await assign.lease_next_task(session, project, rater, ahead=True)
-    assert ahead is not None
-    await submit_ranking(session, ahead.assignment_id, rater, given(ahead, 1, 2))
+    prefetched = await assign.lease_next_task(session, project, rater, prefetch=True)
+    assert prefetched is not None
+    await submit_ranking(session, prefetched.assignment_id, rater, given(prefetched, 1, 2))
     assert (await lease_of(session, project, rater)).assignment_id == first.assignment_id
 
 
@@ -184,8 +184,8 @@ async def test_who_passes_the_test_goes_on_to_the_others(
 ) -> None:
     project = await create_tested_project(session)
     first = await answer(session, project, rater, rightly=True)
-    assert first.test
-    assert await assign.lease_next_task(session, project, rater, ahead=True) is None
+    assert first.qualification
+    assert await assign.lease_next_task(session, project, rater, prefetch=True) is None
     told = await qualification.get_feedback(session, project, rater, first.assignment_id)
     assert told is not None
     assert (told.own, told.right, told.pairs, told.done, told.passed) == (told.gold, 3, 3, 1, None)
@@ -194,7 +194,7 @@ async def test_who_passes_the_test_goes_on_to_the_others(
     assert told is not None
     assert (told.done, told.passed, told.accuracy) == (2, True, 1)
     after = await lease_of(session, project, rater)
-    assert not after.test
+    assert not after.qualification
     assert not (await task_of(session, after)).gold
     assert await qualification.get_feedback(session, project, rater, after.assignment_id) is None
 
@@ -216,7 +216,7 @@ async def test_who_fails_is_told_and_gets_nothing_until_an_admin_says_so(
     admin = await create_user(session, Role.ADMIN)
     passed = QualificationState.PASSED
     await qualification.set_qualification(session, project, rater.id, passed, actor=admin.id)
-    assert not (await lease_of(session, project, rater)).test
+    assert not (await lease_of(session, project, rater)).qualification
 
 
 async def test_a_test_with_too_few_gold_tasks_is_decided_by_those_there_are(
@@ -225,7 +225,7 @@ async def test_a_test_with_too_few_gold_tasks_is_decided_by_those_there_are(
     project = await create_tested_project(session, tasks=10)
     for _ in range(3):
         await answer(session, project, rater, rightly=True)
-    assert not (await lease_of(session, project, rater)).test
+    assert not (await lease_of(session, project, rater)).qualification
 
 
 async def test_the_test_can_be_made_again_with_the_gold_tasks_that_are_left(
@@ -237,8 +237,8 @@ async def test_the_test_can_be_made_again_with_the_gold_tasks_that_are_left(
     admin = await create_user(session, Role.ADMIN)
     await qualification.set_qualification(session, project, rater.id, None, actor=admin.id)
     again = await answer(session, project, rater, rightly=True)
-    assert again.test
-    assert not (await lease_of(session, project, rater)).test
+    assert again.qualification
+    assert not (await lease_of(session, project, rater)).qualification
 
 
 def test_ties_are_half_right_and_gold_ties_ask_nothing() -> None:
@@ -407,4 +407,4 @@ async def test_a_skipped_test_task_is_not_counted(session: AsyncSession, rater: 
     assert held.state is AssignmentState.SKIPPED
     for _ in range(2):
         await answer(session, project, rater, rightly=True)
-    assert not (await lease_of(session, project, rater)).test
+    assert not (await lease_of(session, project, rater)).qualification

@@ -51,7 +51,7 @@ INVARIANTS = {
         SELECT task_id FROM rankings GROUP BY task_id, rater_id HAVING count(*) > 1""",
     "a submitted assignment without its ranking": """
         SELECT a.id FROM assignments a LEFT JOIN rankings r ON r.assignment_id = a.id
-        WHERE a.state IN ('submitted', 'extra') AND r.id IS NULL""",
+        WHERE a.state IN ('submitted', 'surplus') AND r.id IS NULL""",
     "a ranking without all its pairs": """
         SELECT r.id FROM rankings r LEFT JOIN comparisons c ON c.ranking_id = r.id
         GROUP BY r.id HAVING count(c.*) <> cardinality(r.presented) * (cardinality(r.presented) - 1) / 2""",

@@ -63,7 +63,7 @@ async def test_no_look_at_any_page_takes_a_task(
     headers: dict[str, str],
 ) -> None:
     home = f"/rate/{project.slug}"
-    for path in ("/rate", home, f"{home}/next", f"{home}/ahead", f"{home}/guidelines"):
+    for path in ("/rate", home, f"{home}/next", f"{home}/prefetch", f"{home}/guidelines"):
         await client.request(method, path, headers=headers, follow_redirects=True)
         assert await count_assignments(session) == 0, path
     page = await client.get(home)
@@ -163,7 +163,7 @@ async def test_a_lease_that_ran_out_is_taken_again_by_the_button_alone(
 async def test_a_task_held_for_afterwards_becomes_the_present_one_by_the_button_alone(
     client: httpx.AsyncClient, session: AsyncSession, project: Project, rater: User, token: str
 ) -> None:
-    lease = await assign.lease_next_task(session, project, rater, ahead=True)
+    lease = await assign.lease_next_task(session, project, rater, prefetch=True)
     await session.commit()
     assert lease is not None
     home = f"/rate/{project.slug}"

@@ -39,7 +39,11 @@ OVERLAPS = (1, 2, 2)
 PRIORITIES = (0, 0, 5)
 
 LEASED, SUBMITTED = AssignmentState.LEASED, AssignmentState.SUBMITTED
-SKIPPED, EXPIRED, EXTRA = AssignmentState.SKIPPED, AssignmentState.EXPIRED, AssignmentState.EXTRA
+SKIPPED, EXPIRED, SURPLUS = (
+    AssignmentState.SKIPPED,
+    AssignmentState.EXPIRED,
+    AssignmentState.SURPLUS,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Act:
     kind: str
     rater: int
     task: int = 0
-    ahead: bool = False
+    prefetch: bool = False
     answer: int = 0
 
 
@@ -59,8 +63,8 @@ class Hold:
 
     state: AssignmentState
     slot: int | None
-    ahead: bool = False
-    lapsed: bool = False
+    prefetched: bool = False
+    expired: bool = False
     answer: int | None = None
 
 
@@ -87,27 +91,27 @@ class Model:
     def sweep(self) -> None:
         """Leases that ran out give their slots back."""
         for hold in self.holds.values():
-            if hold.state == LEASED and hold.lapsed:
+            if hold.state == LEASED and hold.expired:
                 hold.state, hold.slot = EXPIRED, None
 
     def lease(self, act: Act, got: int | None, *, strict: bool) -> bool:
         """Whether the lease may have got this task (None: nothing), which is then so."""
         own = {
-            hold.ahead: task
+            hold.prefetched: task
             for (task, rater), hold in self.holds.items()
             if rater == act.rater and hold.state == LEASED
         }
-        task = own.get(True) if act.ahead else own.get(False, own.get(True))
+        task = own.get(True) if act.prefetch else own.get(False, own.get(True))
         if task is not None:
             hold = self.holds[task, act.rater]
-            if hold.lapsed or (hold.ahead and not act.ahead):
-                hold.lapsed = False
-            hold.ahead = act.ahead
+            if hold.expired or (hold.prefetched and not act.prefetch):
+                hold.expired = False
+            hold.prefetched = act.prefetch
             return got == task
         if self.paused:
             return got is None
         if any(
-            hold.state == LEASED and hold.lapsed and rater != act.rater
+            hold.state == LEASED and hold.expired and rater != act.rater
             for (_, rater), hold in self.holds.items()
         ):
             self.sweep()
@@ -124,7 +128,7 @@ class Model:
         choices.sort(key=lambda task: (-PRIORITIES[task], len(self.taken(task)), task))
         if got not in (choices[:1] if strict else choices):
             return False
-        self.holds[got, act.rater] = Hold(LEASED, self.lowest_free(got), ahead=act.ahead)
+        self.holds[got, act.rater] = Hold(LEASED, self.lowest_free(got), prefetched=act.prefetch)
         return True
 
     def submit(self, act: Act) -> str:
@@ -135,18 +139,18 @@ class Model:
         if hold.state in (LEASED, EXPIRED):
             if hold.state == EXPIRED and self.open_slots(act.task) > 0:
                 hold.slot = self.lowest_free(act.task)
-            hold.state = EXTRA if hold.slot is None else SUBMITTED
+            hold.state = SURPLUS if hold.slot is None else SUBMITTED
             hold.answer = act.answer
         if hold.answer != act.answer:
             return "conflict"
-        return "kept as an extra one" if hold.state == EXTRA else "stored"
+        return "kept as a surplus one" if hold.state == SURPLUS else "stored"
 
     def skip(self, act: Act) -> str:
         """What giving back is answered with."""
         hold = self.holds.get((act.task, act.rater))
         if hold is None:
             return "not found"
-        if hold.state in (SUBMITTED, EXTRA):
+        if hold.state in (SUBMITTED, SURPLUS):
             return "conflict"
         hold.state, hold.slot = SKIPPED, None
         return "done"
@@ -158,7 +162,7 @@ class Model:
             return "not found"
         if hold.state not in (LEASED, EXPIRED):
             return "conflict"
-        hold.lapsed = False
+        hold.expired = False
         return "done"
 
     def accept(self, act: Act, outcome: Any, *, strict: bool) -> bool:
@@ -174,7 +178,7 @@ class Model:
     def picture(self) -> dict[Any, Any]:
         """How everything stands, as `World.picture` tells it of the database."""
         return {
-            pair: (hold.state, hold.slot, hold.ahead, hold.answer)
+            pair: (hold.state, hold.slot, hold.prefetched, hold.answer)
             for pair, hold in self.holds.items()
         } | {task: self.open_slots(task) for task in range(len(OVERLAPS))}
 
@@ -217,7 +221,7 @@ class World:
         assignment = self.ids.get((act.task, act.rater), uuid.UUID(int=0))
         match act.kind:
             case "lease":
-                lease = await assign.lease_next_task(session, project, rater, ahead=act.ahead)
+                lease = await assign.lease_next_task(session, project, rater, prefetch=act.prefetch)
                 if lease is None:
                     return None
                 task = self.tasks.index(lease.task_id)
@@ -231,7 +235,7 @@ class World:
                 ranks = dict(zip(presented, (1, 1 + act.answer), strict=False))
                 given = RankingIn(ranks=ranks or {uuid.uuid4(): 1})
                 stored = await submit_ranking(session, assignment, rater, given)
-                return "kept as an extra one" if stored.extra else "stored"
+                return "kept as a surplus one" if stored.surplus else "stored"
             case "skip":
                 await assign.skip(session, assignment, rater, "hard to say")
             case "draft":
@@ -280,7 +284,7 @@ class World:
                 pairs[assignment.id]: (
                     assignment.state,
                     assignment.slot,
-                    assignment.ahead,
+                    assignment.prefetched,
                     max(ranking.ranks.values()) - 1 if ranking else None,
                 )
                 for assignment, ranking in rows
@@ -292,7 +296,7 @@ class World:
 WHO = st.integers(0, RATERS - 1)
 WHICH = st.integers(0, len(OVERLAPS) - 1)
 ACTS = st.one_of(
-    st.builds(Act, st.just("lease"), WHO, ahead=st.booleans()),
+    st.builds(Act, st.just("lease"), WHO, prefetch=st.booleans()),
     st.builds(Act, st.just("lease"), WHO),
     st.builds(Act, st.just("submit"), WHO, WHICH, answer=st.integers(0, 1)),
     st.builds(Act, st.just("skip"), WHO, WHICH),
@@ -337,7 +341,7 @@ def day_of_raters(runner: asyncio.Runner, sessions: SessionMaker) -> type[RuleBa
             runner.run(self.world.lapse(task, rater))
             hold = self.model.holds.get((task, rater))
             if hold is not None and hold.state == LEASED:
-                hold.lapsed = True
+                hold.expired = True
 
         @rule(paused=st.booleans())
         def the_project_is_paused_or_goes_on(self, paused: bool) -> None:
