@@ -155,6 +155,8 @@ def _read_csv(file: IO[bytes], max_bytes: int) -> Rows:
             "line",
             f"cannot be read as CSV: {error}; nothing from this line on was imported",
         )
+    finally:
+        text.detach()  # whoever opened the file closes it
 
 
 def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:

@@ -102,7 +102,7 @@ SCREENS = {"wide-light": ("light", 1440), "wide-dark": ("dark", 1440)}
 SCREENS |= {"phone-light": ("light", 390), "phone-dark": ("dark", 390)}
 
 
-@pytest.fixture(params=SCREENS.values(), ids=SCREENS)
+@pytest.fixture(params=list(SCREENS.values()), ids=list(SCREENS))
 async def screen(request: pytest.FixtureRequest, browser: Browser) -> AsyncIterator[BrowserContext]:
     theme, width = request.param
     context = await browser.new_context(

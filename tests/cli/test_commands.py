@@ -84,8 +84,8 @@ def test_a_model_gives_feedback_from_the_terminal(plackett: Shell, tmp_path: Pat
     file.write_text("\n".join(map(json.dumps, rows)))
     plackett("import", "p", str(file))
     with running_server() as chat:
-        words = ("--backend", "openai", "--model", "judge", "--base-url", chat.address)
-        assert plackett("policy", "add", "critic", *words).returncode == 0
+        where = ("--backend", "openai", "--model", "judge", "--base-url", chat.address)
+        assert plackett("policy", "add", "critic", *where).returncode == 0
         words = ("p", "--policy", "critic", "--principles", "docs/principles.toml")
         assert plackett.json("feedback", "rank", *words, "--limit", "1")["ranked"] == 1
         told = plackett("feedback", "rank", *words)

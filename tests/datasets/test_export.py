@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import Role
+from app.datasets.format import Manifest
 from app.datasets.rows import assign_split, pseudonym
 from app.datasets.schemas import Filters, Split
 from app.datasets.service import build_export
@@ -50,9 +51,7 @@ async def fill(session: AsyncSession, rows: list[dict[str, Any]], **settings: An
     return project
 
 
-async def export(
-    sessions: SessionMaker, project: Project, out: Path, **filters: Any
-) -> dict[str, Any]:
+async def export(sessions: SessionMaker, project: Project, out: Path, **filters: Any) -> Manifest:
     async with sessions() as session:
         return await build_export(session, project, Filters(**filters), Split(), out, "an export")
 

@@ -263,11 +263,13 @@ def test_it_learns_what_it_was_not_shown(teller: tuple[Path, dict[str, Any]]) ->
 def test_its_prompts_are_importable_distinct_and_held_out(
     teller: tuple[Path, dict[str, Any]],
 ) -> None:
-    rows = [json.loads(line) for line in (teller[0] / "prompts.jsonl").open()]
+    rows = [json.loads(line) for line in (teller[0] / "prompts.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"story-{number:04d}" for number in range(1, 61)]
     assert len({row["prompt"] for row in rows}) == 60
     assert all(stories.is_held_out(row["metadata"]) for row in rows)
-    demonstrations = [json.loads(line) for line in (teller[0] / "demonstrations.jsonl").open()]
+    demonstrations = [
+        json.loads(line) for line in (teller[0] / "demonstrations.jsonl").read_text().splitlines()
+    ]
     roles = [[turn["role"] for turn in row["messages"]] for row in demonstrations]
     assert roles == [["user", "assistant"]] * 5
 
@@ -281,7 +283,7 @@ def test_plain_sampling_writes_ended_varied_stories_in_the_corpus_words(
     model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
     settings = model.generation_config
     assert (settings.top_k, settings.top_p, settings.temperature) == (0, 1.0, 1.0)
-    rows = [json.loads(line) for line in (folder / "prompts.jsonl").open()][:16]
+    rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()][:16]
     dialogues = [[{"role": "user", "content": row["prompt"]}] for row in rows for _ in range(4)]
     batch = tokenizer.apply_chat_template(
         dialogues, add_generation_prompt=True, return_dict=True, return_tensors="pt", padding=True

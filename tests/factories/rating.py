@@ -24,7 +24,12 @@ def row(candidates: int | Sequence[Any] = 4, **fields: Any) -> dict[str, Any]:
 
 
 async def create_tasks(
-    session: AsyncSession, project: Project, count: int = 1, *, candidates: int = 4, **fields: Any
+    session: AsyncSession,
+    project: Project,
+    count: int = 1,
+    *,
+    candidates: int | Sequence[Any] = 4,
+    **fields: Any,
 ) -> None:
     """Tasks that wait for raters."""
     rows = [

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,8 @@ import pytest
 
 from app.quality.agreement import alpha, pairwise_agreement, with_interval
 from app.quality.bradley_terry import PRIOR_WINS, count_wins, fit, is_connected
+from app.quality.queries import PolicyPair
 from app.quality.service import measure_agreement, rank_policies
-
-Judged = namedtuple("Judged", "task_id rater_id better worse margin")
-Met = namedtuple("Met", "ranking_id winner loser margin")
 
 
 def test_two_policies_have_the_log_odds_of_their_wins() -> None:
@@ -93,7 +90,8 @@ def test_pandalm_leaderboard_is_that_of_the_published_implementations(real_data:
         "opt-7b": -0.1843,
         "cerebras-gpt-6.7B": -0.6991,
     }
-    pairs, ids = [], {}
+    pairs: list[PolicyPair] = []
+    ids: dict[str, uuid.UUID] = {}
     for row in read_pandalm(real_data):
         first, second = str(row["cmp_key"]).split("_")
         for number in (1, 2, 3):
@@ -101,7 +99,7 @@ def test_pandalm_leaderboard_is_that_of_the_published_implementations(real_data:
             if label:
                 names = (first, second) if label == 1 else (second, first)
                 winner, loser = (ids.setdefault(name, uuid.uuid4()) for name in names)
-                pairs.append(Met(uuid.uuid4(), winner, loser, 1))
+                pairs.append(PolicyPair(uuid.uuid4(), winner, loser, 1))
     board = rank_policies(pairs, {policy: name for name, policy in ids.items()})
     found = {row.policy: row.strength for row in board.policies}
     assert found == (pytest.approx(expected, abs=5e-4) if pairs else {})

@@ -86,7 +86,8 @@ async def test_a_repeated_submit_changes_nothing_and_says_the_same(
     assert first.json()["ranks"] == body["ranks"]
     assert await session.scalar(select(func.count()).select_from(Ranking)) == 1
     assert await session.scalar(select(func.count()).select_from(Comparison)) == 6
-    other = dict(reversed(list(zip(body["ranks"], reversed(body["ranks"].values()), strict=True))))
+    ranks = in_order(task)
+    other = dict(reversed(list(zip(ranks, reversed(ranks.values()), strict=True))))
     conflict = await submit(client, headers, task["id"], ranks=other)
     assert conflict.status_code == 409
     assert conflict.headers["content-type"] == "application/problem+json"

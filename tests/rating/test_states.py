@@ -322,7 +322,7 @@ def day_of_raters(runner: asyncio.Runner, sessions: SessionMaker) -> type[RuleBa
 
         @rule(first=ACTS, second=ACTS)
         def two_at_once(self, first: Act, second: Act) -> None:
-            async def both() -> list[Any]:
+            async def both() -> tuple[Any, Any]:
                 return await asyncio.gather(self.world.do(first), self.world.do(second))
 
             one, two = runner.run(both())
@@ -395,7 +395,7 @@ def test_all_windows_of_a_rater_are_given_the_last_task(
                 async with sessions() as session:
                     found = await assign.lease_next_task(session, project, rater)
                     await session.commit()
-                    return found and found.assignment_id
+                    return found.assignment_id if found else None
 
             given = await asyncio.gather(*(lease() for _ in range(6)))
             assert len(set(given)) == 1

@@ -111,8 +111,8 @@ def test_a_run_that_passes_leaves_nothing_and_the_next_takes_the_same_folder(
 def test_what_a_run_without_a_watchdog_left_does_not_stop_the_next(tmp_path: Path) -> None:
     base = tmp_path / "base" / "server"
     with swept(base):
-        leaves = [sys.executable, "-c", LEAVES_ITS_SERVER, base, tmp_path / "url"]
-        subprocess.run(leaves, cwd=CHECKOUT, check=True)
+        code = [sys.executable, "-c", LEAVES_ITS_SERVER]
+        subprocess.run([*code, base, tmp_path / "url"], cwd=CHECKOUT, check=True)
         cluster = cluster_of(tmp_path)
         (tmp_path / "url").unlink()
         assert start(tmp_path, waits=0, workers=0).wait(timeout=60) == 0

@@ -69,7 +69,7 @@ def reward_model(tiny_model: str, rankings: Path, tmp_path: Path) -> str:
 
 
 def config_of(tiny_model: str, reward_model: str, rankings: Path, **more: Any) -> PPOConfig:
-    wanted = {
+    wanted: dict[str, Any] = {
         "data": str(rankings), "model": tiny_model, "reward": reward_model, "out": "unused",
         "lr": 1e-3, "batch_size": 8, "response_length": 8, "max_length": 32, "device": "cpu",
     }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer import dpo, ppo, reward, sft
-from trainer.data.files import read_rankings
+from trainer.data.files import read_demonstrations, read_rankings
 from trainer.engine import capabilities, lora, models, responses, shared_prefix, tokens
 from trainer.engine.distributed import Processes
 from trainer.engine.learner import Learner
@@ -32,7 +32,7 @@ def tensor(*values: float) -> torch.Tensor:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def test_ptx_keeps_what_the_reward_alone_would_unlearn(
         tokenizer = tokens.load_tokenizer(str(out / "model"))
         policy = capabilities.explore(models.load_policy(str(out / "model"), tokenizer, CPU))
         examples = sft.encode(
-            tokens.Encoder(tokenizer, 64), sft.read_demonstrations(demonstrations)["validation"]
+            tokens.Encoder(tokenizer, 64), read_demonstrations(demonstrations)["validation"]
         )
         found.append(sft.mean_loss(policy, [[each] for each in examples], 0))
     assert found[1] < found[0] - 0.3

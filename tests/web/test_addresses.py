@@ -51,7 +51,7 @@ def list_addresses(routers: Sequence[APIRouter]) -> list[Address]:
         for number, router in enumerate(routers)
         for index, route in enumerate(router.routes)
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     ]
 
 

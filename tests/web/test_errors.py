@@ -12,12 +12,11 @@ async def test_a_browser_that_hangs_up_in_the_middle_is_no_fault_of_ours(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[dict[str, Any]] = []
-    came = iter(
-        [
-            {"type": "http.request", "body": b"email=a", "more_body": True},
-            {"type": "http.disconnect"},
-        ]
-    )
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"email=a", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    came = iter(messages)
 
     async def receive() -> dict[str, Any]:
         return next(came)

@@ -19,6 +19,11 @@ FILES = sorted(LOCALES.glob("*.po"))
 FILLED_IN = re.compile(r"%\(\w+\)s|\{\w+\}")
 
 
+def forms_of(text: object) -> list[str]:
+    """The singular alone, or all plural forms; nothing for a form that is missing."""
+    return [str(form or "") for form in (text if isinstance(text, list | tuple) else [text])]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_translation_is_complete_and_fills_in_the_same(path: Path) -> None:
     with path.open("rb") as file:
@@ -28,8 +33,7 @@ def test_a_translation_is_complete_and_fills_in_the_same(path: Path) -> None:
     for message in translated:
         if not message.id:
             continue
-        ids = message.id if message.pluralizable else (message.id,)
-        strings = message.string if message.pluralizable else (message.string,)
+        ids, strings = forms_of(message.id), forms_of(message.string)
         assert all(strings), message.id
         for one, other in zip(ids, strings, strict=True):
             assert sorted(FILLED_IN.findall(one)) == sorted(FILLED_IN.findall(other)), one

@@ -232,7 +232,9 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All metrics so far."""
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").open()]
+        return [
+            json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()
+        ]
 
     def __enter__(self) -> "Run":
         self._before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}

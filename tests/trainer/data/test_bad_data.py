@@ -11,6 +11,7 @@ from tests.trainer.conftest import make_tokenizer
 from trainer import dpo, ppo, reward, sft
 from trainer.engine import tokens
 from trainer.errors import TrainerError
+from trainer.formulas.losses import policy_loss
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.ppo import PPOConfig
 from trainer.settings.reward import RewardConfig
@@ -96,7 +97,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(
         reward.main(config(RewardConfig, tiny_model, data, scorer))
         more |= {"reward": str(scorer / "model"), "response_length": 8}
         wanted = config(PPOConfig, tiny_model, data, out, **more)
-        real = ppo.policy_loss
+        real = policy_loss
         calls = 0
 
         def spoil(*values: Any) -> Any:

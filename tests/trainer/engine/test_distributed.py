@@ -39,7 +39,7 @@ def train(words: list[str], out: Path, *, processes: int = 1) -> list[dict[str, 
     assert done.returncode == 0, done.stderr[:6000]
     result = json.loads(done.stdout.strip().splitlines()[-1])
     assert result == json.loads((out / "result.json").read_text())
-    return [json.loads(line) for line in (out / "metrics.jsonl").open()]
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(out: Path) -> torch.Tensor:

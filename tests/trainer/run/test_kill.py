@@ -95,5 +95,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights_bit_for_bit(
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole, parts))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    numbers = [json.loads(line)["step"] for line in (parts / "metrics.jsonl").open()]
+    numbers = [
+        json.loads(line)["step"] for line in (parts / "metrics.jsonl").read_text().splitlines()
+    ]
     assert numbers == list(range(1, steps + 1))
