@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.models import Role
+from app.accounts.models import Role, Scope
 from app.settings import get_settings
 from app.terminal import Json, say, with_session
 
@@ -48,12 +48,21 @@ def create_user(
 def create_token(
     email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose token it is.")],
     name: Annotated[str, typer.Option(help="What the token is for.")] = "",
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="What it may do, given once for each [default: all that its owner may]."),
+    ] = None,
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="In how many days it ends [default: never].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make an API token and print it, once.
 
-    Example: plackett token create ada@example.org --name notebook
+    Example: plackett token create ada@example.org --name notebook --scope read --expires-days 90
     """
+    from datetime import timedelta
+
     from app.accounts import service
     from app.accounts.queries import get_user_by_email
     from app.errors import NotFound
@@ -62,7 +71,13 @@ def create_token(
         user = await get_user_by_email(session, email)
         if user is None:
             raise NotFound(f"There is nobody with the address {email}", field="EMAIL")
-        return await service.create_api_token(session, user, name=name)
+        return await service.create_api_token(
+            session,
+            user,
+            name=name,
+            scopes=scope or tuple(Scope),
+            lifetime=None if expires_days is None else timedelta(days=expires_days),
+        )
 
     token = with_session(work)
     say(token, {"token": token}, as_json)

@@ -3,7 +3,18 @@
 import uuid
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, String, Text, func
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -17,6 +28,15 @@ class Role(StrEnum):
     RATER = "rater"
     ADMIN = "admin"
     RESEARCHER = "researcher"
+
+
+class Scope(StrEnum):
+    """What a program's token may do, of what its owner may."""
+
+    RATE = "rate"  # take tasks and rank them
+    READ = "read"  # projects, progress, figures, runs
+    EXPORT = "export"  # make and download exports, start runs
+    ADMIN = "admin"  # make projects, register policies, bring prompts
 
 
 class Kind(StrEnum):
@@ -75,6 +95,8 @@ class ApiToken(Base):
     token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     prefix: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(100), default="", server_default="")
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(String(16)))
+    expires_at: Mapped[Moment | None]
     user_id: Mapped[uuid.UUID] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
@@ -83,6 +105,10 @@ class ApiToken(Base):
     created_at: Mapped[CreatedAt]
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    __table_args__ = (
+        CheckConstraint("scopes <@ ARRAY['rate', 'read', 'export', 'admin']::varchar[]", "scopes"),
+    )
 
 
 class SignInLink(Base):

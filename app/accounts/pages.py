@@ -3,14 +3,17 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.accounts import queries, service
-from app.accounts.guards import SESSION_COOKIE, AnyUser, Session
-from app.accounts.models import ApiToken, Role, User
+from app.accounts.guards import SESSION_COOKIE, Myself, Session
+from app.accounts.models import ApiToken, Role, Scope, User
+from app.accounts.service import Access
+from app.db.types import utc_now
 from app.errors import InvalidInput, NotSignedIn, PlackettError, TooManyTries
 from app.settings import Settings
 from app.web.language import COOKIE as LANGUAGE_COOKIE
@@ -47,6 +50,10 @@ class AccountPage(PageContext):
 
     user: User
     tokens: Sequence[ApiToken]
+    now: datetime
+    # What a token of theirs can be good for: (scope, what it lets do).
+    scopes: Sequence[tuple[Scope, str]]
+    lifetimes: Sequence[tuple[int | None, str]]
     new_token: str | None = None
     error: PlackettError | None = None
 
@@ -174,7 +181,7 @@ async def set_language(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, session: Session, user: AnyUser) -> Response:
+async def sign_out(request: Request, session: Session, user: Myself) -> Response:
     """End the session."""
     token = request.cookies.get(SESSION_COOKIE)
     if token:
@@ -183,6 +190,30 @@ async def sign_out(request: Request, session: Session, user: AnyUser) -> Respons
     response = see_other(request, "/sign-in")
     response.delete_cookie(SESSION_COOKIE)
     return response
+
+
+def _list_scopes(role: Role) -> list[tuple[Scope, str]]:
+    said = {
+        Scope.RATE: _("take tasks and rank them"),
+        Scope.READ: _("read projects, progress and figures"),
+        Scope.EXPORT: _("make and download exports, start runs"),
+        Scope.ADMIN: _("make projects, register policies, bring prompts"),
+    }
+    useful = {
+        Role.RATER: {Scope.RATE, Scope.READ},
+        Role.RESEARCHER: {Scope.READ, Scope.EXPORT},
+        Role.ADMIN: set(Scope),
+    }[role]
+    return [(scope, text) for scope, text in said.items() if scope in useful]
+
+
+def _list_lifetimes() -> list[tuple[int | None, str]]:
+    return [
+        (30, _("in 30 days")),
+        (90, _("in 90 days")),
+        (365, _("in a year")),
+        (None, _("never")),
+    ]
 
 
 async def _account_page(
@@ -197,6 +228,9 @@ async def _account_page(
         title="Your account",
         user=user,
         tokens=await queries.list_api_tokens(session, user),
+        now=utc_now(),
+        scopes=_list_scopes(user.role),
+        lifetimes=_list_lifetimes(),
         new_token=new_token,
         error=error,
     )
@@ -204,14 +238,14 @@ async def _account_page(
 
 
 @router.get("/account")
-async def account(request: Request, session: Session, user: AnyUser) -> Response:
+async def account(request: Request, session: Session, user: Myself) -> Response:
     """One's own account."""
     return await _account_page(request, session, user)
 
 
 @router.post("/account/name")
 async def change_name(
-    request: Request, session: Session, user: AnyUser, name: Annotated[str, Form()] = ""
+    request: Request, session: Session, user: Myself, name: Annotated[str, Form()] = ""
 ) -> Response:
     """Be called otherwise."""
     user.name = name.strip()[:200]
@@ -223,37 +257,51 @@ async def change_name(
 async def change_password(
     request: Request,
     session: Session,
-    user: AnyUser,
+    user: Myself,
     password: Annotated[str, Form()],
     current: Annotated[str, Form()] = "",
+    keep: Annotated[list[Access], Form()] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Set a password. Every browser is signed out, and this one in again."""
+    """Set a password. Whatever else lets somebody in ends, but for what is kept; this browser stays."""
     settings: Settings = request.app.state.settings
     try:
-        await service.change_own_password(session, user, current=current, new=password)
+        await service.change_own_password(session, user, current=current, new=password, keep=keep)
     except PlackettError as error:
         await session.rollback()
         await session.refresh(user)
         return await _account_page(request, session, user, error=error)
-    token = await service.create_session(session, user, days=settings.session_days)
+    token = None
+    if Access.SESSIONS not in keep:
+        token = await service.create_session(session, user, days=settings.session_days)
     await session.commit()
     answer = see_other(request, "/account", notice="Your password is changed.")
-    return _with_session(request, answer, token)
+    return _with_session(request, answer, token) if token else answer
 
 
 @router.post("/account/tokens")
 async def create_token(
-    request: Request, session: Session, user: AnyUser, name: Annotated[str, Form()] = ""
+    request: Request,
+    session: Session,
+    user: Myself,
+    name: Annotated[str, Form()] = "",
+    scopes: Annotated[list[Scope], Form()] = [],  # noqa: B006 - FastAPI copies it
+    days: Annotated[int | None, Form(ge=1, le=3650)] = None,
 ) -> Response:
     """A new API token, shown on this answer and never again."""
-    token = await service.create_api_token(session, user, name=name)
+    lifetime = None if days is None else timedelta(days=days)
+    try:
+        token = await service.create_api_token(
+            session, user, name=name, scopes=scopes, lifetime=lifetime
+        )
+    except PlackettError as error:
+        return await _account_page(request, session, user, error=error)
     await session.commit()
     return await _account_page(request, session, user, new_token=token)
 
 
 @router.post("/account/tokens/{token_id}/revoke")
 async def revoke_token(
-    request: Request, session: Session, user: AnyUser, token_id: uuid.UUID
+    request: Request, session: Session, user: Myself, token_id: uuid.UUID
 ) -> Response:
     """Make a token worthless."""
     await service.revoke_api_token(session, user, token_id)

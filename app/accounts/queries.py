@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
@@ -27,6 +27,7 @@ _LIVE_API_TOKEN = (
     .where(
         ApiToken.token_hash == bindparam("token_hash"),
         ApiToken.revoked_at.is_(None),
+        or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > bindparam("now")),
         User.disabled_at.is_(None),
     )
 )
@@ -49,9 +50,11 @@ async def get_live_session(
     return await session.scalar(_LIVE_SESSION, {"token_hash": token_hash, "now": now})
 
 
-async def get_live_api_token(session: AsyncSession, token_hash: bytes) -> ApiToken | None:
-    """An API token that is neither revoked nor a disabled person's."""
-    return await session.scalar(_LIVE_API_TOKEN, {"token_hash": token_hash})
+async def get_live_api_token(
+    session: AsyncSession, token_hash: bytes, now: datetime
+) -> ApiToken | None:
+    """An API token that is neither revoked, nor past its end, nor a disabled person's."""
+    return await session.scalar(_LIVE_API_TOKEN, {"token_hash": token_hash, "now": now})
 
 
 async def get_link_for_update(session: AsyncSession, token_hash: bytes) -> SignInLink | None:
@@ -62,7 +65,7 @@ async def get_link_for_update(session: AsyncSession, token_hash: bytes) -> SignI
 
 
 async def list_api_tokens(session: AsyncSession, user: User) -> Sequence[ApiToken]:
-    """A person's tokens that still work, newest first."""
+    """A person's tokens that are not revoked, newest first; one past its end is told of too."""
     return (
         await session.scalars(
             select(ApiToken)

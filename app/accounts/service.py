@@ -1,11 +1,14 @@
 """People: making them, signing them in, giving their programs tokens, recording what they change."""
 
+import asyncio
 import re
 import uuid
+from collections.abc import Collection
 from datetime import timedelta
+from enum import StrEnum
 from ipaddress import ip_address, ip_network
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,6 +18,7 @@ from app.accounts.models import (
     AuditEntry,
     Kind,
     Role,
+    Scope,
     SignInFailure,
     SignInLink,
     SignInSession,
@@ -29,6 +33,15 @@ from app.accounts.secrets import (
 )
 from app.db.types import utc_now
 from app.errors import Conflict, InvalidInput, NotFound, NotSignedIn, TooManyTries
+
+
+class Access(StrEnum):
+    """A way in beside the password."""
+
+    SESSIONS = "sessions"
+    TOKENS = "tokens"
+    LINKS = "links"
+
 
 # One @ with something on both sides: whether the address works, only a message to it can tell.
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -62,12 +75,15 @@ async def create_user(
         raise InvalidInput(f"{email!r} is not an e-mail address", field="email")
     if await queries.get_user_by_email(session, email) is not None:
         raise Conflict(f"There is already somebody with the address {email}", field="email")
+    hashed = None
+    if password is not None:
+        hashed = await asyncio.to_thread(hash_password, password, (email, name))
     user = User(
         email=email,
         role=role,
         name=name.strip()[:200],
         kind=kind,
-        password_hash=None if password is None else hash_password(password),
+        password_hash=hashed,
     )
     session.add(user)
     await session.flush()
@@ -105,18 +121,41 @@ async def _get_or_create_stand_in(session: AsyncSession, name: str, kind: Kind) 
     return user
 
 
-async def set_password(session: AsyncSession, user: User, password: str) -> None:
-    """Give a person a new password and sign out every browser of theirs."""
-    user.password_hash = hash_password(password)
-    await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
-    await record(session, user.id, "user.password", user.email)
+async def set_password(
+    session: AsyncSession, user: User, password: str, *, keep: Collection[Access] = ()
+) -> None:
+    """Give a person a new password, and end every other way in but those that they keep."""
+    # Judging and hashing take a good part of a second: not on the loop, where everybody waits.
+    user.password_hash = await asyncio.to_thread(hash_password, password, (user.email, user.name))
+    now = utc_now()
+    if Access.SESSIONS not in keep:
+        await session.execute(delete(SignInSession).where(SignInSession.user_id == user.id))
+    if Access.TOKENS not in keep:
+        await session.execute(
+            update(ApiToken)
+            .where(ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
+            .values(revoked_at=now)
+        )
+    if Access.LINKS not in keep:
+        await session.execute(
+            update(SignInLink)
+            .where(SignInLink.user_id == user.id, SignInLink.expires_at > now)
+            .values(expires_at=now)
+        )
+    kept = sorted(each.value for each in keep)
+    await record(session, user.id, "user.password", user.email, kept=kept)
 
 
-async def change_own_password(session: AsyncSession, user: User, *, current: str, new: str) -> None:
+async def change_own_password(
+    session: AsyncSession, user: User, *, current: str, new: str, keep: Collection[Access] = ()
+) -> None:
     """A new password, for whoever knows the current one (or has none yet). Raises InvalidInput."""
-    if user.password_hash is not None and not verify_password(current, user.password_hash):
+    stored = user.password_hash
+    if stored is not None and not await asyncio.to_thread(verify_password, current, stored):
         raise InvalidInput("This is not your current password", field="current")
-    await set_password(session, user, new)
+    if stored is not None and new == current:
+        raise InvalidInput("This is the password that you have already", field="password")
+    await set_password(session, user, new, keep=keep)
 
 
 async def change_role(session: AsyncSession, user: User, role: Role, *, actor: uuid.UUID) -> None:
@@ -197,7 +236,8 @@ async def sign_in(
 ) -> tuple[User, str]:
     """The person and the new session's token. Raises NotSignedIn, without saying what was wrong."""
     user = await queries.get_user_by_email(session, email)
-    right = verify_password(password, user.password_hash if user else None)
+    stored = user.password_hash if user else None
+    right = await asyncio.to_thread(verify_password, password, stored)
     if user is None or not right or user.disabled_at is not None:
         raise NotSignedIn("The address or the password is not right", field="password")
     await record(session, user.id, "sign_in", user.email, source=source, by="password")
@@ -279,18 +319,29 @@ async def use_sign_in_link(
     return link.user, await create_session(session, link.user, days=days)
 
 
-async def create_api_token(session: AsyncSession, user: User, *, name: str = "") -> str:
-    """A new API token, to be shown once."""
+async def create_api_token(
+    session: AsyncSession,
+    user: User,
+    *,
+    name: str = "",
+    scopes: Collection[Scope] = tuple(Scope),
+    lifetime: timedelta | None = None,
+) -> str:
+    """A new API token, to be shown once. Raises InvalidInput for one that could do nothing."""
+    if not scopes:
+        raise InvalidInput("Choose what the token may do", field="scopes")
     token = API_TOKEN_PREFIX + new_token()
     session.add(
         ApiToken(
             token_hash=hash_token(token),
             prefix=token[: len(API_TOKEN_PREFIX) + 6],
             name=name.strip()[:100],
+            scopes=[scope.value for scope in Scope if scope in scopes],
+            expires_at=None if lifetime is None else utc_now() + lifetime,
             user_id=user.id,
         )
     )
-    await record(session, user.id, "token.create", user.email, name=name)
+    await record(session, user.id, "token.create", user.email, name=name, scopes=sorted(scopes))
     return token
 
 

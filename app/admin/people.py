@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 
 from app.accounts import queries, service
-from app.accounts.guards import Admin, Session
+from app.accounts.guards import AdminInPerson, Session
 from app.accounts.models import Role, User
 from app.errors import PlackettError
 from app.settings import Settings
@@ -58,7 +58,7 @@ async def _invitation(session: Session, user: User, settings: Settings) -> tuple
 
 
 @router.get("/admin/people")
-async def people(request: Request, session: Session, admin: Admin) -> Response:
+async def people(request: Request, session: Session, admin: AdminInPerson) -> Response:
     """Everybody."""
     return await _people_page(request, session, admin)
 
@@ -67,7 +67,7 @@ async def people(request: Request, session: Session, admin: Admin) -> Response:
 async def invite(
     request: Request,
     session: Session,
-    admin: Admin,
+    admin: AdminInPerson,
     email: Annotated[str, Form()],
     role: Annotated[Role, Form()],
     name: Annotated[str, Form()] = "",
@@ -84,7 +84,7 @@ async def invite(
 
 @router.post("/admin/people/{user_id}/link")
 async def new_link(
-    request: Request, session: Session, admin: Admin, user_id: uuid.UUID
+    request: Request, session: Session, admin: AdminInPerson, user_id: uuid.UUID
 ) -> Response:
     """Another link, for somebody who lost theirs or the password."""
     user = await service.get_user(session, user_id)
@@ -98,7 +98,7 @@ async def new_link(
 async def change_role(
     request: Request,
     session: Session,
-    admin: Admin,
+    admin: AdminInPerson,
     user_id: uuid.UUID,
     role: Annotated[Role, Form()],
 ) -> Response:
@@ -113,7 +113,7 @@ async def change_role(
 async def set_disabled(
     request: Request,
     session: Session,
-    admin: Admin,
+    admin: AdminInPerson,
     user_id: uuid.UUID,
     disabled: Annotated[bool, Form()],
 ) -> Response:

@@ -5,7 +5,7 @@ import uuid
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from app.accounts.guards import Researcher, Session
+from app.accounts.guards import Exporter, Researcher, Session
 from app.datasets import service
 from app.datasets.schemas import ExportIn, ExportOut
 from app.projects.service import get_project
@@ -31,9 +31,7 @@ async def get_export(export_id: uuid.UUID, session: Session, _: Researcher) -> E
 
 
 @api.get("/exports/{export_id}/files/{name}", response_class=FileResponse)
-async def get_file(
-    export_id: uuid.UUID, name: str, session: Session, _: Researcher
-) -> FileResponse:
+async def get_file(export_id: uuid.UUID, name: str, session: Session, _: Exporter) -> FileResponse:
     """One of an export's files."""
     export = await service.get_export(session, export_id)
     path = service.find_file(export, name)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
-from app.accounts.guards import Researcher, Session
+from app.accounts.guards import Exporter, Researcher, Session
 from app.accounts.models import Kind
 from app.datasets import queries, service
 from app.datasets.models import Export, ExportState
@@ -190,9 +190,7 @@ async def export_page(
 
 
 @router.get("/research/exports/{export_id}/files/{name}")
-async def download(
-    export_id: uuid.UUID, name: str, session: Session, _: Researcher
-) -> FileResponse:
+async def download(export_id: uuid.UUID, name: str, session: Session, _: Exporter) -> FileResponse:
     """A file, for a signed-in browser."""
     export = await service.get_export(session, export_id)
     path = service.find_file(export, name)

@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.accounts.models import Role
+from app.accounts.models import Role, Scope
+from app.accounts.service import create_api_token
 from app.main import ROUTERS
-from tests.factories.accounts import bearer, create_user
+from tests.factories.accounts import bearer, create_user, sign_in
 
 OPEN = {"/", "/sign-in", "/sign-in/{token}", "/language"}
 SOME_ID = "01234567-89ab-7def-8123-456789abcdef"
@@ -41,6 +42,7 @@ def allowed(path: str) -> set[Role]:
     return {Role.ADMIN}
 
 
+IN_PERSON = ("/account", "/sign-out", "/admin/people")  # no token will do
 ADMIN_ONLY = {("POST", "/api/v1/projects"), ("POST", "/api/v1/policies")}
 
 
@@ -55,8 +57,52 @@ async def test_every_route_refuses_whoever_may_not(
         address = re.sub(r"\{\w+\}", SOME_ID, address)
         answer = await client.request(method, address, headers=headers)
         may = role in allowed(path) and ((method, path) not in ADMIN_ONLY or role is Role.ADMIN)
+        may = may and not path.startswith(IN_PERSON)
         assert (answer.status_code != 403) is may, (method, path, role, answer.status_code)
         assert answer.status_code < 500, (method, path, answer.text)
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_what_decides_over_people_and_keys_takes_a_person(
+    client: httpx.AsyncClient, session: AsyncSession, role: Role
+) -> None:
+    routes = [(method, path) for method, path in all_routes() if path.startswith(IN_PERSON)]
+    assert len(routes) > 8
+    user = await create_user(session, role)
+    for method, path in routes:
+        csrf = await sign_in(client, session, user)  # anew: one of them signs out
+        address = re.sub(r"\{\w+\}", SOME_ID, path)
+        answer = await client.request(method, address, headers={"X-CSRF-Token": csrf})
+        assert (answer.status_code != 403) is (role in allowed(path)), (method, path, role)
+
+
+def needed(method: str, path: str) -> Scope:
+    """The written rule of what a token must be made for."""
+    if allowed(path) == {Role.ADMIN, Role.RATER}:
+        return Scope.RATE
+    if path.endswith("/files/{name}"):
+        return Scope.EXPORT
+    if allowed(path) == {Role.ADMIN} or (method, path) in ADMIN_ONLY:
+        return Scope.ADMIN
+    return Scope.READ if method == "GET" else Scope.EXPORT
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+async def test_a_token_does_what_it_was_made_for_and_nothing_else(
+    client: httpx.AsyncClient, session: AsyncSession, scope: Scope
+) -> None:
+    admin = await create_user(session, Role.ADMIN)
+    token = await create_api_token(session, admin, scopes=[scope])
+    await session.commit()
+    for method, path in all_routes():
+        if path.startswith(IN_PERSON):
+            continue
+        address = path.replace("{slug}", "none").replace("{name}", "none")
+        address = re.sub(r"\{\w+\}", SOME_ID, address)
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await client.request(method, address, headers=headers)
+        may = needed(method, path) is scope
+        assert (answer.status_code != 403) is may, (method, path, scope, answer.text)
 
 
 async def test_nobody_gets_nowhere(client: httpx.AsyncClient) -> None:
