@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from app import __version__
+from app import __version__, stopping
 from app import commands as whole
 from app.accounts import commands as accounts
 from app.datasets import commands as datasets
@@ -89,8 +89,14 @@ commands = create_commands()
 
 def main() -> None:
     """The command's entry point: failures become one line on stderr and exit code 1."""
+    stopping.obey()
     try:
         commands()
+    except SystemExit as ending:
+        # Typer takes every interruption for Ctrl-C.
+        if ending.code == 130 and (signum := stopping.told()):
+            sys.exit(128 + signum)
+        raise
     except PlackettError as error:
         fail(str(error).replace("\n", "\n  "))
     except DBAPIError as error:

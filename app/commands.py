@@ -52,10 +52,8 @@ def serve(
 
     settings = get_settings()
     configure_logs(settings.log_format)
-    with database(settings) as url:
-        # The processes that are started share this one's hold on the embedded server.
-        os.environ["DATABASE_URL"] = url
-        get_settings.cache_clear()
+    # Each process that is started holds the embedded server itself, and helps to keep it alive.
+    with database(settings):
         run_server(host, port, workers)
 
 

@@ -1,13 +1,14 @@
 """Everything on one machine: a model of our own, a sample project, the web application, the worker."""
 
 import asyncio
+import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.panel import Panel
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import stopping
 from app.accounts import service as accounts
 from app.accounts.models import Role, User
 from app.accounts.queries import get_user_by_email
@@ -73,17 +75,23 @@ def run_demo(
 ) -> int:
     """Run until Ctrl-C. The exit code: 0, or 1 where a part died on its own."""
     console = Console(stderr=True)
-    # SIGTERM stops the demo just as Ctrl-C does, so that both parts and the database end well.
-    signal.signal(signal.SIGTERM, _interrupt)
     address = f"http://127.0.0.1:{port}"
-    _check_port(port)
-    teller = None if model else make_story_teller(settings, console)
-    links = asyncio.run(_prepare(url, settings, address, model=model, teller=teller))
+    with _the_only_one(settings.data_dir / f"demo-{port}.lock", address):
+        _check_port(port)
+        with _one_at_a_time(settings.data_dir / "demo.lock", console):
+            teller = None if model else make_story_teller(settings, console)
+            links = asyncio.run(_prepare(url, settings, address, model=model, teller=teller))
+        return _run_parts(settings, console, address, links, open_browser=open_browser)
+
+
+def _run_parts(
+    settings: Settings, console: Console, address: str, links: Links, *, open_browser: bool
+) -> int:
+    """The web application and the worker, until told to stop or one of them ends."""
     environment = {
         # On one's own machine a model's server is likely to be another program of it (Ollama, llama.cpp).
         "PLACKETT_POLICY_PRIVATE_HOSTS": "localhost,127.0.0.0/8,::1",
         **os.environ,
-        "DATABASE_URL": url,
         "PLACKETT_DATA_DIR": str(settings.data_dir),
         "PLACKETT_BASE_URL": address,
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -92,7 +100,8 @@ def run_demo(
     logs.mkdir(parents=True, exist_ok=True)
     parts: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        parts["web"] = _start(["serve", "--port", str(port)], logs / "web.log", environment)
+        port = address.rpartition(":")[2]
+        parts["web"] = _start(["serve", "--port", port], logs / "web.log", environment)
         parts["worker"] = _start(["worker"], logs / "worker.log", environment)
         _wait_until_ready(address, parts)
         _announce(links, address, logs)
@@ -104,6 +113,33 @@ def run_demo(
         return 0
     finally:
         _stop(parts)
+
+
+@contextmanager
+def _the_only_one(path: Path, address: str) -> Iterator[None]:
+    """Raise Unavailable where a demo of this folder has the address, or is about to."""
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(
+                f"the demo of this folder runs already at {address}, or is being started there; "
+                "choose another port with --port to have it twice",
+                field="--port",
+            ) from None
+        yield
+
+
+@contextmanager
+def _one_at_a_time(path: Path, console: Console) -> Iterator[None]:
+    """Wait while another demo prepares this folder: it makes what we would make."""
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another demo is preparing this folder; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def make_story_teller(settings: Settings, console: Console) -> Path:
@@ -254,15 +290,16 @@ def _watch(parts: Mapping[str, subprocess.Popen[bytes]], logs: Path, console: Co
 
 
 def _stop(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for part in parts.values():
-        part.terminate()
-    for part in parts.values():
-        try:
-            part.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            part.kill()
-            part.wait()
+    with stopping.deferred():
+        for part in parts.values():
+            part.terminate()
+        deadline = time.monotonic() + stopping.PROCESS_SECONDS
+        for part in parts.values():
+            try:
+                part.wait(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                part.kill()
+                part.wait()
 
 
 def _check_port(port: int) -> None:
@@ -283,7 +320,3 @@ def _has_screen() -> bool:
     return sys.platform == "darwin" or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

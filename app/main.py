@@ -1,6 +1,5 @@
 """create_app(): middleware, routers, lifespan; nothing else."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -29,7 +28,7 @@ from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
 from app.web.middleware import AccessLog, BodyLimit, ReadersLanguage, SecurityHeaders
 from app.web.proxies import TrustedProxies
-from app.worker import keep_running
+from app.worker import working_inside
 
 # No two routers hold the same address, so their order decides nothing but speed: routes are tried one by
 # one, and those that raters call all day come first.
@@ -63,12 +62,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(url, pool_size=settings.pool_size)
         app.state.engine = engine
         app.state.sessions = create_sessions(engine)
-        exports = asyncio.create_task(keep_running(url, app.state.sessions, settings))
         try:
-            yield
+            async with working_inside(url, settings):
+                yield
         finally:
-            exports.cancel()
-            await asyncio.gather(exports, return_exceptions=True)
             await engine.dispose()
 
 

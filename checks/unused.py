@@ -29,6 +29,8 @@ USED_ELSEWHERE = {
     "log_message": "called by http.server",
     "RankingRevision": "its table is written by SQL",
     "create_served_app": "named in a string, for uvicorn's worker processes",
+    "keep_subprocess_alive": "called by uvicorn's supervisor",
+    "join_all": "called by uvicorn's supervisor",
     "on_train_begin": "called by TRL's trainer",
     "on_step_end": "called by TRL's trainer",
 }

@@ -5,6 +5,10 @@ the server (app, worker, CLI) holds a shared lock on one file; the last to leave
 the first to come starts it. Nothing depends on a process saying goodbye: the kernel drops a dead
 process's lock, and PostgreSQL recovers what was committed.
 
+Nor does anything depend on the server: each process that holds it looks every second whether it lives,
+and the first to find it dead starts it again, on the port that it had. Where another program has taken
+that port meanwhile, it takes a new one, and `where_now` tells everybody's connections.
+
 PostgreSQL refuses to run as root. As root, its binaries run as the account `postgres` or `nobody`, and
 where that account cannot reach the data directory or the binaries (a checkout under a private home),
 both are kept under /var/lib/plackett instead; a file in the data directory says where.
@@ -17,8 +21,8 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +31,11 @@ from typing import IO
 from urllib.parse import quote
 
 import psycopg
+import structlog
+from sqlalchemy import make_url
 
+from app import stopping
+from app.db import postmaster
 from app.db.binaries import (
     ROOTS_HOME,
     Account,
@@ -36,11 +44,30 @@ from app.db.binaries import (
     find_binaries,
     reachable_binaries,
 )
-from app.errors import Unavailable
+from app.db.postmaster import find_postmaster, free_port, is_free, remove_stale_pid_file
+from app.errors import PlackettError, Unavailable
+
+log = structlog.get_logger(__name__)
 
 SUPERUSER = "plackett"
 DATABASE = "plackett"
 START_SECONDS = 60
+# Of a stop of at most 15 s (app.stopping): for somebody else's start, and for an orderly end.
+RELEASE_SECONDS = 2.0
+STOP_SECONDS = 3
+LOOK_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+# What a server answers that will take connections later, or that is about to end.
+NOT_YET = ("starting up", "shutting down", "not yet accepting", "in recovery")
+
+# By each port at which a server was ever known in this process.
+_PLACES: dict[int, "EmbeddedServer"] = {}
+
+
+def where_now(host: str | None, port: int | None) -> int | None:
+    """The port of the embedded server that this process has known at that address; else the same."""
+    server = _PLACES.get(port or 0) if host == "127.0.0.1" else None
+    return server._port if server is not None else port
 
 
 class EmbeddedServer:
@@ -54,9 +81,11 @@ class EmbeddedServer:
         self.options = dict(options or {})
         self._users: IO[str] | None = None
         self._url: str | None = None
+        self._port = 0
+        self._left = threading.Event()
 
     def acquire(self) -> str:
-        """The URL of the running server, started if need be; held until `release`.
+        """The URL of the running server, started if need be; held, and kept alive, until `release`.
 
         Raises Unavailable, with the end of the server's log, when it cannot be started.
         """
@@ -64,32 +93,73 @@ class EmbeddedServer:
             return self._url
         self.home.mkdir(parents=True, exist_ok=True)
         with self._exclusively():
-            url = self._url_if_running()
-            if url is None:
-                url = self._start()
-            users = (self.home / "users.lock").open("a")
-            fcntl.flock(users, fcntl.LOCK_SH)
-            self._users = users
+            # Held before it is started: whoever is interrupted here leaves as everybody does.
+            self._users = (self.home / "users.lock").open("a")
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+        stopping.hold_last_rite(self._kill)
+        try:
+            with self._exclusively():
+                url = self._url_if_running() or self._start()
+            self._notice(url)
+        except BaseException:
+            self.release()
+            raise
         self._url = url
+        self._left.clear()
+        threading.Thread(target=self._keep_alive, name="embedded-postgresql", daemon=True).start()
         return url
 
     def release(self) -> None:
         """Let go of the server, and stop it if nobody else holds it."""
-        users, self._users, self._url = self._users, None, None
-        if users is None:
-            return
-        with self._exclusively(), users:
-            try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with stopping.deferred():
+            self._left.set()
+            users, self._url = self._users, None
+            if users is None:
                 return
-            self._stop()
+            # Whoever starts the server at this moment may need a minute: it is not waited for.
+            with self._exclusively(seconds=RELEASE_SECONDS), users:
+                if _locked(users):
+                    self._stop()
+                self._users = None
+            for port in [each for each, server in _PLACES.items() if server is self]:
+                del _PLACES[port]
+            stopping.drop_last_rite(self._kill)
 
     def __enter__(self) -> str:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def _keep_alive(self) -> None:
+        """Start the server again when it has died, until we leave it."""
+        while not self._left.wait(LOOK_SECONDS):
+            try:
+                found = find_postmaster(self._cluster())
+                if found is not None and found.port in (0, self._port):
+                    continue
+                with self._exclusively():
+                    if self._left.is_set():
+                        return
+                    url = self._url_if_running()
+                    if url is None:
+                        log.warning("the embedded PostgreSQL has died and is started again")
+                        url = self._start()
+                self._notice(url)
+                log.info("the embedded PostgreSQL is there", port=self._port)
+            except (OSError, psycopg.Error, PlackettError) as error:
+                log.error("the embedded PostgreSQL does not come back", error=str(error))
+                self._left.wait(RETRY_SECONDS)
+
+    def _notice(self, url: str) -> None:
+        """Remember where the server is, for those who knew it elsewhere."""
+        self._port = make_url(url).port or 0
+        _PLACES[self._port] = self
+
+    def _kill(self) -> None:
+        """Our last rite: what `release` does, without waiting for anybody."""
+        if self._users is not None and _locked(self._users):
+            postmaster.kill(self._cluster(), seconds=3)
 
     def remove(self) -> bool:
         """Stop the server and delete all that it wrote; False while a process still holds it.
@@ -103,8 +173,7 @@ class EmbeddedServer:
             except BlockingIOError:
                 return False
             place = self._cluster().parent
-            if (self._cluster() / "postmaster.pid").exists():
-                self._stop(mode="immediate")
+            self._stop(mode="immediate")
             if place != self.home:
                 shutil.rmtree(place)
             for path in self.home.iterdir():
@@ -117,33 +186,42 @@ class EmbeddedServer:
     # What follows runs under the exclusive lock of `start.lock`.
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
+    def _exclusively(self, *, seconds: float | None = None) -> Iterator[None]:
+        """Alone with the server's files; with `seconds`, in any case after so long."""
         with (self.home / "start.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            if seconds is None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            else:
+                deadline = time.monotonic() + seconds
+                while not _locked(lock) and time.monotonic() < deadline:
+                    time.sleep(0.05)
             yield
 
     def _url_if_running(self) -> str | None:
+        """The URL of the living server, as soon as it takes connections; None where none lives."""
         saved = self._saved_connection()
         if saved is None:
             return None
-        url = _url(saved["port"], saved["password"])
+        cluster = self._cluster()
         deadline = time.monotonic() + START_SECONDS
-        while True:
+        while (found := find_postmaster(cluster)) is not None:
+            url = _url(found.port or saved["port"], saved["password"])
             try:
-                with psycopg.connect(url, connect_timeout=5) as connection:
-                    row = connection.execute("SHOW data_directory").fetchone()
-            except psycopg.errors.CannotConnectNow:  # still recovering after a crash
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+                if found.ready:
+                    psycopg.connect(url, connect_timeout=5).close()
+                    return url
             except psycopg.OperationalError as error:
-                if "starting up" in str(error) and time.monotonic() < deadline:
-                    time.sleep(0.05)
-                    continue
-                return None
-            else:
-                # Another server may have come to listen on the port that ours had.
-                return url if row and Path(row[0]) == self._cluster() else None
+                # It starts, recovers or ends; any other answer (too many connections) is one, too.
+                if not any(words in str(error) for words in NOT_YET):
+                    return url
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the embedded PostgreSQL (process {found.pid}) does not come up; its log is "
+                    f"{cluster.parent / 'server.log'}",
+                    field=str(self.home),
+                )
+            time.sleep(0.05)
+        return None
 
     def _start(self) -> str:
         account = _unprivileged_account()
@@ -155,12 +233,14 @@ class EmbeddedServer:
             password = saved["password"]
         binaries = reachable_binaries(binaries_for(cluster), account)
         log = cluster.parent / "server.log"
-        _remove_stale_pid_file(cluster)
+        remove_stale_pid_file(cluster)
         last_error = ""
-        # A second try takes another port (ours may have been taken meanwhile), and gives the
-        # backends of a killed server the moment that they need to notice and leave.
+        port = int(saved["port"]) if saved else 0
+        # The backends of a killed server need a moment to notice and leave; then a port that is not
+        # to be had is given up for another one.
         for attempt in range(10):
-            port = _free_port()
+            if not port or (attempt > 2 and not is_free(port)):
+                port = free_port()
             settings = {
                 "listen_addresses": "127.0.0.1",
                 "port": str(port),
@@ -192,9 +272,13 @@ class EmbeddedServer:
 
     def _stop(self, *, mode: str = "fast") -> None:
         cluster = self._cluster()
+        if find_postmaster(cluster) is None:
+            return
         account = _unprivileged_account()
         binaries = reachable_binaries(binaries_for(cluster), account)
-        _run([binaries / "pg_ctl", "-D", cluster, "-m", mode, "-w", "stop"], account)
+        stop = [*(binaries / "pg_ctl", "-D", cluster, "-m", mode), "-w", "-t", STOP_SECONDS, "stop"]
+        _run(stop, account)
+        postmaster.kill(cluster, seconds=2)  # where that was not enough
 
     def _initialise(self, cluster: Path, account: Account | None) -> str:
         """Make the cluster beside its place and rename it, so that a kill leaves none half-made."""
@@ -320,23 +404,12 @@ def _run(command: Sequence[object], account: Account | None) -> subprocess.Compl
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _remove_stale_pid_file(cluster: Path) -> None:
-    """After a crash of the machine the old pid may belong to somebody else by now."""
-    pid_file = cluster / "postmaster.pid"
+def _locked(lock: IO[str]) -> bool:
     try:
-        pid = pid_file.read_text().split("\n", 1)[0].strip()
-    except FileNotFoundError:
-        return
-    command = Path("/proc") / pid / "cmdline"
-    if command.exists() and b"postgres" not in command.read_bytes():
-        pid_file.unlink()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _tail(log: Path, lines: int = 8) -> str:

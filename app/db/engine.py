@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import (
 from starlette.requests import Request
 
 from app.db.discretion import be_discreet
+from app.db.embedded import where_now
 
 SessionMaker = async_sessionmaker[AsyncSession]
 
@@ -34,8 +35,10 @@ def sqlalchemy_url(url: str) -> URL:
 
 
 def libpq_url(url: str) -> str:
-    """The URL that psycopg and libpq take."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    """The URL that psycopg and libpq take, with the embedded server's port as it is now."""
+    parts = make_url(url).set(drivername="postgresql")
+    parts = parts.set(port=where_now(parts.host, parts.port))
+    return parts.render_as_string(hide_password=False)
 
 
 def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
@@ -48,9 +51,17 @@ def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
         hide_parameters=True,
         connect_args={"connect_timeout": 5, "application_name": "plackett", **KEEPALIVE},
     )
+    event.listen(engine.sync_engine, "do_connect", _find_server)
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     be_discreet(engine.sync_engine)
     return engine
+
+
+def _find_server(_: object, __: object, ___: object, parameters: dict[str, object]) -> None:
+    """Follow the embedded server to another port, where it had to take one."""
+    host, port = parameters.get("host"), parameters.get("port")
+    if isinstance(host, str) and isinstance(port, int):
+        parameters["port"] = where_now(host, port)
 
 
 def _replace_if_closed(connection: AdaptedConnection, *_: object) -> None:

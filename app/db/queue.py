@@ -21,7 +21,7 @@ from app.db.engine import libpq_url
 def create_job_app(url: str, blueprints: Mapping[str, Blueprint], *, pool_size: int = 4) -> App:
     """The queue's application. A job's name is its namespace, a colon and its function's name."""
     connector = PsycopgConnector(
-        conninfo=libpq_url(url),
+        conninfo=lambda: libpq_url(url),  # asked for each connection
         min_size=1,
         max_size=pool_size,
         kwargs={"application_name": "plackett-jobs", "connect_timeout": 5},

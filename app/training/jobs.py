@@ -18,6 +18,7 @@ from procrastinate import Blueprint, RetryStrategy
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import stopping
 from app.datasets.models import Export
 from app.db.engine import SessionMaker
 from app.db.types import utc_now
@@ -90,7 +91,8 @@ class Follower:
         try:
             cancelled = await self._watch(process, folder)
         except asyncio.CancelledError:
-            await stop(process)
+            # The worker ends, and waits a little less long than for a run that somebody has cancelled.
+            await stop(process, seconds=stopping.JOB_SECONDS - 1)
             raise Interrupted from None
         await self._copy_metrics(folder)
         await self._finish(folder, process.returncode or 0, cancelled)
@@ -185,13 +187,13 @@ class Follower:
             await session.commit()
 
 
-async def stop(process: asyncio.subprocess.Process) -> None:
+async def stop(process: asyncio.subprocess.Process, *, seconds: float = GRACE_SECONDS) -> None:
     """Ask the process to end, with time for a checkpoint; then make it."""
     if process.returncode is not None:
         return
     process.send_signal(signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -24,7 +24,7 @@ def end_all_connections(url: str) -> int:
     """What a restart of the server does to us."""
     with psycopg.connect(libpq_url(url), autocommit=True) as admin:
         ended = admin.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchone()
     assert ended is not None

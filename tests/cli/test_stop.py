@@ -1,0 +1,336 @@
+"""SIGTERM, in whatever state: what has begun is answered, the end comes within 15 s, no server stays."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from app.db.embedded import EmbeddedServer
+from app.db.engine import libpq_url
+from app.db.postmaster import Postmaster, find_postmaster
+from app.settings import CHECKOUT
+from simulation.cluster import swept
+from simulation.gate import Gate, gate_before
+
+LONGEST = 15.0
+COMMANDS = {"one process": ["serve"], "two": ["serve", "--workers", "2"], "worker": ["worker"]}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Running:
+    """A `plackett` command at work."""
+
+    def __init__(self, words: list[str], folder: Path, **environment: str) -> None:
+        self.port = free_port()
+        self.log = folder / "log"
+        given = {name: text for name, text in os.environ.items() if name != "DATABASE_URL"}
+        if words[0] in ("serve", "demo"):
+            words = [*words, "--port", str(self.port)]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", *words],
+                cwd=CHECKOUT,
+                env={**given, "PLACKETT_DATA_DIR": str(folder / "data"), **environment},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def says(self, words: str, *, seconds: float = 90) -> None:
+        """Wait until its log has the words."""
+        deadline = time.monotonic() + seconds
+        while words not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def status(self, path: str = "/readyz") -> int | None:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10).status_code
+        except httpx.TransportError:
+            return None
+
+    def is_ready(self, *, seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while self.status() != 200:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def stop(self, signum: int = signal.SIGTERM) -> float:
+        """Tell it to end; how long it took."""
+        began = time.monotonic()
+        self.process.send_signal(signum)
+        try:
+            self.process.wait(40)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it does not end: {self.log.read_text()[-3000:]}")
+        return time.monotonic() - began
+
+
+@contextmanager
+def running(words: list[str], folder: Path, **environment: str) -> Iterator[Running]:
+    """A command, gone at the end with everything that it started."""
+    it = Running(words, folder, **environment)
+    try:
+        yield it
+    finally:
+        # Its session is its own group; a process of it may have outlived it.
+        with suppress(ProcessLookupError):
+            os.killpg(it.process.pid, signal.SIGKILL)
+        it.process.wait()
+
+
+@pytest.fixture
+def gate(fresh_database: str) -> Iterator[Gate]:
+    """The way to the database, which a test may block."""
+    parts = make_url(fresh_database)
+    with gate_before(parts.host or "127.0.0.1", parts.port or 5432) as gate:
+        yield gate
+
+
+def through(gate: Gate, url: str) -> str:
+    return make_url(url).set(port=gate.port).render_as_string(hide_password=False)
+
+
+def up(words: list[str], it: Running) -> None:
+    """Wait until it works."""
+    if words[0] == "serve":
+        it.is_ready()
+    it.says("the worker is ready")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["none", "shut", "silent"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stop_is_obeyed_whatever_the_database_does(
+    command: str, fault: str, gate: Gate, fresh_database: str, tmp_path: Path
+) -> None:
+    words = COMMANDS[command]
+    with running(words, tmp_path, DATABASE_URL=through(gate, fresh_database)) as it:
+        up(words, it)
+        if fault == "shut":
+            gate.shut()
+        elif fault == "silent":
+            gate.fall_silent()
+        # Long enough that everything in it has noticed, or waits for what does not come.
+        waiting = threading.Thread(target=it.status)
+        if fault != "none":
+            if words[0] == "serve":
+                waiting.start()
+            time.sleep(6)
+        assert it.stop() < LONGEST
+        # A question that is never answered cannot be taken back in order: the clock ends it.
+        assert it.process.returncode in ((0, 143) if fault == "silent" else (0,))
+        if waiting.ident:
+            waiting.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_stop_is_obeyed_where_the_database_never_answered(
+    command: str, gate: Gate, fresh_database: str, tmp_path: Path
+) -> None:
+    gate.fall_silent()
+    words = COMMANDS[command]
+    with running(words, tmp_path, DATABASE_URL=through(gate, fresh_database)) as it:
+        if words[0] == "serve":
+            it.says("Application startup complete")
+        time.sleep(6)
+        assert it.process.poll() is None
+        assert it.stop() < LONGEST
+        if words[0] == "serve":
+            assert it.process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_was_begun_is_answered_before_the_end(
+    workers: str, fresh_database: str, tmp_path: Path
+) -> None:
+    with running(["serve", "--workers", workers], tmp_path, DATABASE_URL=fresh_database) as it:
+        it.is_ready()
+        answered: list[Any] = []
+
+        def ask() -> None:
+            address = f"http://127.0.0.1:{it.port}/readyz"
+            answered.append(httpx.get(address, timeout=30).status_code)
+
+        with psycopg.connect(libpq_url(fresh_database)) as holder:
+            holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+            asking = threading.Thread(target=ask)
+            asking.start()
+            time.sleep(1)
+            it.process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            assert answered == []
+        asking.join()
+        assert answered == [200]
+        assert it.process.wait(LONGEST) == 0
+
+
+def server_of(data_dir: Path) -> Postmaster | None:
+    """The embedded server that lives for this folder."""
+    return find_postmaster(EmbeddedServer(data_dir)._cluster())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A fresh folder with a data directory whose server is gone at the end."""
+    with swept(tmp_path / "data"):
+        yield tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("halted", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_embedded_server_stays_behind(command: str, halted: bool, home: Path) -> None:
+    words = COMMANDS[command]
+    with running(words, home) as it:
+        up(words, it)
+        server = server_of(home / "data")
+        assert server is not None
+        if halted:  # as a debugger or a full machine may do: it lives, and does nothing
+            os.kill(server.pid, signal.SIGSTOP)
+        assert it.stop() < LONGEST
+        assert it.process.returncode == 0
+        assert server_of(home / "data") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.7, 2.0, 4.0])
+def test_a_stop_while_everything_starts(seconds: float, home: Path) -> None:
+    with running(["serve"], home) as it:
+        time.sleep(seconds)
+        assert it.stop() < LONGEST
+        time.sleep(0.5)
+        assert server_of(home / "data") is None
+
+
+DEMO = ["demo", "--no-browser", "--model", "somewhere/small"]
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_all_its_parts(home: Path) -> None:
+    with running(DEMO, home) as it:
+        it.is_ready()
+        assert server_of(home / "data") is not None
+        assert it.stop() < LONGEST
+        assert it.process.returncode == 0
+        assert it.status() is None
+        assert server_of(home / "data") is None
+
+
+@pytest.mark.slow
+def test_two_demos_start_at_once_on_a_fresh_folder(home: Path) -> None:
+    (home / "second").mkdir()
+    data = str(home / "data")
+    with (
+        running(DEMO, home) as first,
+        running(DEMO, home / "second", PLACKETT_DATA_DIR=data) as second,
+    ):
+        first.is_ready()
+        second.is_ready()
+        first.says("Sign in as")
+        second.says("Sign in as")
+        # A third at an address that is taken is told so in one line.
+        words = [*DEMO, "--port", str(first.port)]
+        third = subprocess.run(
+            [sys.executable, "-m", "app", *words],
+            cwd=CHECKOUT,
+            env={**os.environ, "PLACKETT_DATA_DIR": data},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert third.returncode == 1
+        assert third.stderr.count("\n") == 1
+        assert f"http://127.0.0.1:{first.port}" in third.stderr
+        assert first.stop() < LONGEST
+        assert second.status() == 200
+        assert second.stop() < LONGEST
+    assert server_of(home / "data") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_embedded_server_that_was_killed_is_back_by_itself(
+    workers: str, moved: bool, home: Path
+) -> None:
+    with running(["serve", "--workers", workers], home) as it:
+        it.is_ready()
+        before = server_of(home / "data")
+        assert before is not None
+        with ExitStack() as stack:
+            os.kill(before.pid, signal.SIGKILL)
+            if moved:
+                stack.enter_context(taken(before.port))
+            it.is_ready(seconds=30)
+            after = server_of(home / "data")
+            assert after is not None and after.pid != before.pid
+            assert (after.port == before.port) == (not moved)
+            # Every process has found it, and whoever comes now does.
+            assert [it.status() for _ in range(10)] == [200] * 10
+            done = subprocess.run(
+                [sys.executable, "-m", "app", "migrate"],
+                cwd=CHECKOUT,
+                env={**os.environ, "PLACKETT_DATA_DIR": str(home / "data")},
+                check=False,
+            )
+            assert done.returncode == 0
+            assert server_of(home / "data") == after
+
+
+@contextmanager
+def taken(port: int) -> Iterator[None]:
+    """The port in the hands of another program, as soon as it is free."""
+    deadline = time.monotonic() + 10
+    while True:
+        with suppress(OSError):
+            server = socket.create_server(("127.0.0.1", port))
+            break
+        assert time.monotonic() < deadline
+    with server:
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["shut", "silent"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_comes_back_is_used_again(
+    command: str, fault: str, gate: Gate, fresh_database: str, tmp_path: Path
+) -> None:
+    words = COMMANDS[command]
+    with running(words, tmp_path, DATABASE_URL=through(gate, fresh_database)) as it:
+        up(words, it)
+        heard = it.log.read_text().count("the worker is ready")
+        gate.shut() if fault == "shut" else gate.fall_silent()
+        time.sleep(8)
+        if words[0] == "serve":
+            assert it.status() in (503, None)
+        gate.let_through()
+        if words[0] == "serve":
+            it.is_ready(seconds=20)
+        if fault == "shut":
+            deadline = time.monotonic() + 60
+            while it.log.read_text().count("the worker is ready") <= heard:
+                assert it.process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+        assert it.stop() < LONGEST
