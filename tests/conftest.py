@@ -5,7 +5,9 @@ transaction that is rolled back. Tests that need several connections take `fresh
 import os
 import signal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see docs/platform notes
+# Before torch. Two workers, each with models too small to share out: one computing thread a process.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -29,9 +31,40 @@ os.environ["PLACKETT_POLICY_PRIVATE_HOSTS"] = "127.0.0.0/8"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What an unmarked test may compute: see `pytest_runtest_call`."""
+    parser.addini(
+        "unmarked_cpu_seconds", "CPU seconds of a test that is not marked slow", default="3"
+    )
+
+
 def pytest_configure() -> None:
     """SIGTERM ends a run as Ctrl-C does: what fixtures have started is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("ended by SIGTERM", returncode=143))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, where several workers share the tests: they then end at about the same time."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(
+            key=lambda item: ("e2e" not in item.path.parts, not item.get_closest_marker("slow"))
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that computes for long, itself or in processes that it waited for, is marked slow.
+
+    CPU time, so that a busy machine fails nobody; fixtures have theirs outside this.
+    """
+    before = sum(os.times()[:4])
+    yield
+    took = sum(os.times()[:4]) - before
+    allowed = float(item.config.getini("unmarked_cpu_seconds"))
+    marked = any(item.get_closest_marker(name) for name in ("slow", "browser"))
+    if took > allowed and not marked:
+        pytest.fail(f"{took:.1f} s of CPU, more than {allowed:g}: mark it slow", pytrace=False)
 
 
 @pytest.fixture(scope="session")

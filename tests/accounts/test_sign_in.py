@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import httpx
+import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -52,6 +53,7 @@ async def test_a_wrong_password_says_nothing_of_what_was_wrong(
     assert known.text.replace(user.email, "") == unknown.text.replace("nobody@example.org", "")
 
 
+@pytest.mark.slow
 async def test_guessing_is_stopped_and_a_right_password_waits_too(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:

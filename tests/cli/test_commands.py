@@ -49,6 +49,7 @@ def failure(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_from_nothing_to_an_export(plackett: Shell, tmp_path: Path) -> None:
     made = plackett("user", "create", "ada@example.org", "--role", "admin", "--password-stdin",
                     stdin="a long enough password\n")  # fmt: skip
@@ -77,6 +78,7 @@ def test_from_nothing_to_an_export(plackett: Shell, tmp_path: Path) -> None:
     assert "not empty" in failure(plackett("export", "p", "--out", str(tmp_path / "out")))
 
 
+@pytest.mark.slow
 def test_a_model_gives_feedback_from_the_terminal(plackett: Shell, tmp_path: Path) -> None:
     plackett("project", "create", "p", "--name", "P")
     file = tmp_path / "rows.jsonl"
@@ -98,6 +100,7 @@ def test_a_model_gives_feedback_from_the_terminal(plackett: Shell, tmp_path: Pat
     assert sum(part["demonstrations"] for part in manifest["counts"].values()) == 4
 
 
+@pytest.mark.slow
 def test_failures_are_one_line_and_usage_errors_are_two(plackett: Shell, tmp_path: Path) -> None:
     assert "no project 'none'" in failure(plackett("import", "none", __file__))
     assert "EMAIL: There is nobody" in failure(plackett("token", "create", "x@example.org"))
@@ -132,6 +135,7 @@ def test_failures_are_one_line_and_usage_errors_are_two(plackett: Shell, tmp_pat
         assert plackett(*words).returncode == 2, words
 
 
+@pytest.mark.slow
 def test_a_run_needs_what_it_needs(plackett: Shell, tmp_path: Path) -> None:
     plackett("project", "create", "p", "--name", "P")
     told = failure(plackett("run", "start", "p", "--stage", "reward"))
@@ -165,6 +169,7 @@ def test_every_command_has_help_with_an_example(plackett: Shell, words: list[str
         assert f"Example: {'DATABASE_URL' if words == ['migrate'] else 'plackett'}" in done.stdout
 
 
+@pytest.mark.slow
 def test_commands_share_one_embedded_server(tmp_path: Path) -> None:
     shell = Shell(PLACKETT_DATA_DIR=str(tmp_path))
     shell.environment.pop("DATABASE_URL", None)

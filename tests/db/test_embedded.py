@@ -127,6 +127,7 @@ def test_the_password_is_for_our_eyes_only(data_dir: Path) -> None:
             psycopg.connect(without, connect_timeout=5)
 
 
+@pytest.mark.slow
 def test_what_nobody_holds_can_be_removed(data_dir: Path) -> None:
     server = EmbeddedServer(data_dir)
     with server as url:

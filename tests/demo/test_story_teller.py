@@ -165,6 +165,7 @@ def test_a_machine_that_grows_busy_cuts_the_rest_short_without_a_jump() -> None:
     assert shares[0] - shares[1] < 0.02 and 0 < shares[-1] < 0.02
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_steps_give_the_same_weights(tmp_path: Path) -> None:
     hashes = []
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
@@ -177,6 +178,7 @@ def test_the_same_seed_and_steps_give_the_same_weights(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_time_alone_decides_when_no_steps_are_given(tmp_path: Path) -> None:
     config = TinyConfig(out=str(tmp_path / "teller"), seconds=9, corpus=300, prompts=2, width=48)
     started = time.perf_counter()
@@ -194,6 +196,7 @@ def test_a_directory_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_training_that_diverges_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     config = TinyConfig(out=str(tmp_path / "teller"), steps=3, corpus=100, lr=float("inf"))
     with pytest.raises(TrainerError, match="did not learn"):
@@ -201,6 +204,7 @@ def test_training_that_diverges_says_so_and_leaves_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_half_model_and_the_next_start_makes_a_whole_one(tmp_path: Path) -> None:
     folder = tmp_path / "teller"
     command = [sys.executable, "-m", "demo", "--out", str(folder), "--corpus", "200"]

@@ -275,6 +275,7 @@ async def test_the_most_urgent_prompts_come_first(
         assert max(first) < min(last)
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_loses_nothing_and_doubles_nothing(
     sessions: SessionMaker, chat: ChatServer, settings: Settings, fresh_database: str
 ) -> None:

@@ -187,6 +187,7 @@ async def sessions(fresh_database: str) -> AsyncIterator[SessionMaker]:
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_two_imports_of_the_same_rows_at_once_add_them_once(sessions: SessionMaker) -> None:
     async with sessions() as session:
         project = await create_project(session)

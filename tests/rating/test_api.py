@@ -158,6 +158,7 @@ async def test_what_the_project_does_not_ask_is_refused(
     assert answer.status_code == 422
 
 
+@pytest.mark.slow
 async def test_every_permutation_and_tie_pattern_is_stored_as_given(
     client: httpx.AsyncClient, session: AsyncSession, headers: dict[str, str]
 ) -> None:

@@ -363,6 +363,7 @@ def on_the_database(fresh_database: str) -> Any:
         runner.run(engine.dispose())
 
 
+@pytest.mark.slow
 def test_whatever_raters_do_the_table_of_states_holds(
     on_the_database: tuple[asyncio.Runner, SessionMaker],
 ) -> None:

@@ -96,6 +96,7 @@ def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) ->
     assert float(ours.sum()) == pytest.approx(-float(theirs), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_as_often_as_the_softmax_says(tiny_model: str) -> None:
     tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)

@@ -60,6 +60,7 @@ def words(tiny_model: str, rankings: Path, tmp_path: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_table_has_every_method_and_the_plot_its_points(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_table_has_every_method_and_the_plot_its_points(
         assert f">{name}</text>" in report  # in the legends
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_another_comparison_is_refused(
     words: list[str], tmp_path: Path
 ) -> None:

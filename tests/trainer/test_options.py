@@ -122,6 +122,7 @@ def test_checkpointed_activations_are_really_computed_twice(tiny_model: str) -> 
     assert calls == 2
 
 
+@pytest.mark.slow
 def test_ppo_with_checkpointed_activations_samples_and_learns_the_same(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_half_precision_computes_in_it_and_keeps_weights_and_losses_in_float32(
     assert half["test"]["accuracy"] == pytest.approx(full["test"]["accuracy"], abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_losses(
     tiny_model: str, rankings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +342,7 @@ def make_length_biased(file: Path, *, slope: float) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_length_control_leaves_length_out_of_the_reward(tiny_model: str, tmp_path: Path) -> None:
     data = make_length_biased(tmp_path / "pairs.jsonl", slope=0.08)
     found = {}
@@ -402,6 +405,7 @@ def test_ptx_adds_the_gradient_of_the_demonstrations_and_nothing_else(
     assert torch.allclose(trainer.policy.model.layers[0].mlp.up_proj.weight.grad, found, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ptx_keeps_what_the_reward_alone_would_unlearn(
     tiny_model: str, rankings: Path, demonstrations: Path, scorer: str, tmp_path: Path
 ) -> None:
@@ -428,6 +432,7 @@ def test_without_demonstrations_ptx_says_so(
         ppo.Trainer(ppo_config(tiny_model, rankings, scorer, tmp_path, ptx_coef=1.0), ALONE)
 
 
+@pytest.mark.slow
 def test_a_watched_reward_model_is_told_and_never_climbed(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
@@ -452,6 +457,7 @@ def test_an_ensemble_scores_as_its_least_or_less_its_variance() -> None:
     assert combine(rewards, "uncertain", coefficient=0.5).tolist() == [1.5, 0.0]
 
 
+@pytest.mark.slow
 def test_ppo_climbs_an_ensemble_and_tells_how_far_it_differs(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:

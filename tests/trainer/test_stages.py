@@ -237,6 +237,7 @@ def test_gradient_accumulation_changes_nothing(
     assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_ppo_climbs_and_leaves_its_reference_alone(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
@@ -320,6 +321,7 @@ def test_the_best_of_more_samples_has_more_reward(
     assert figures[1]["kl"] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["reward", "ppo", "rloo"])
 def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path, stage: str
@@ -461,6 +463,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_bad_data_is_told_by_its_place(tiny_model: str, tmp_path: Path, name: str) -> None:
     text, reason = BROKEN[name]
@@ -492,6 +495,7 @@ def test_usage_errors_come_at_once_without_torch() -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_writes_a_checkpoint_first(
     tiny_model: str, rankings: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ async def test_a_run_says_what_it_misses(sessions: SessionMaker, settings: Setti
             await start_run(session, project, RunIn(stage="dpo", policy=remote.name), actor=None)
 
 
+@pytest.mark.slow
 async def test_a_run_that_fails_keeps_the_trainers_reason(
     sessions: SessionMaker, settings: Settings
 ) -> None:
