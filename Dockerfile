@@ -15,7 +15,7 @@ ENV PYTHONUNBUFFERED=1 \
 WORKDIR /plackett
 RUN useradd --system --create-home --uid 10001 plackett \
     && install -d -o plackett -g plackett /data
-COPY pyproject.toml requirements.lock README.md ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY app/__init__.py app/__init__.py
 COPY demo/__init__.py demo/__init__.py
 COPY trainer/__init__.py trainer/__init__.py

@@ -10,9 +10,8 @@ test: ## install everything and run every check and test
 	$(PYTHON) dev.py test
 quick: ## the tests that take moments
 	$(PYTHON) dev.py test -m "not slow and not browser"
-lint: ## ruff and the layers; prettier, eslint and tsc for the browser's scripts
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
-	npx prettier --check . && npx eslint . && npx tsc
+lint: ## every check, without the tests
+	$(PYTHON) dev.py check
 types: ## mypy, strict
 	.venv/bin/mypy
 docs: ## write the pages of docs/ that are made from the code

@@ -27,6 +27,7 @@ USED_ELSEWHERE = {
     "do_*": "called by http.server for a method of HTTP",
     "handle_*": "called by html.parser for a part of a page",
     "log_message": "called by http.server",
+    "bradley_terry": "the formula of two, which a test holds the one of K against",
     "RankingRevision": "its table is written by SQL",
     "create_served_app": "named in a string, for uvicorn's worker processes",
     "keep_subprocess_alive": "called by uvicorn's supervisor",
