@@ -26,8 +26,11 @@ function confirmSubmit(event) {
 }
 
 document.addEventListener("submit", confirmSubmit, true);
+// A list that filters may send its form when another entry is taken. What changes something never does: one
+// arrow key on a list is a slip, not a decision.
 document.addEventListener("change", ({ target }) => {
-  if (target instanceof HTMLSelectElement && target.matches("[data-submit-on-change]")) target.form?.requestSubmit();
+  if (!(target instanceof HTMLSelectElement) || !target.matches("[data-submit-on-change]")) return;
+  if (target.form?.method === "get") target.form.requestSubmit();
 });
 document.addEventListener("htmx:after:swap", localise);
 localise();

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Dialog, Page, expect
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts import service as accounts
@@ -202,3 +202,40 @@ async def test_a_role_lands_at_home_and_is_refused_elsewhere(
     assert "/rate" in page.url
     await page.goto(f"{site.address}/admin/people")
     await expect(page.locator("h1")).to_have_text("Your role does not allow this")
+
+
+async def test_a_role_changes_by_a_confirmed_button_and_never_by_a_slip(
+    session: AsyncSession, page: Page, site: Site
+) -> None:
+    admin = await create_user(session, Role.ADMIN, password=PASSWORD)
+    rater = await create_user(session)
+    await session.commit()
+    await sign_in(page, site, admin.email)
+    await page.goto(f"{site.address}/admin/people")
+    questions: list[str] = []
+    agree = False
+
+    async def answer(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        await (dialog.accept() if agree else dialog.dismiss())
+
+    async def role() -> Role:
+        await session.refresh(rater)
+        return rater.role
+
+    page.on("dialog", answer)
+    roles = page.get_by_label(f"Role of {rater.email}", exact=True)
+    change = page.get_by_role("button", name=f"Change the role of {rater.email}")
+    await roles.focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(roles).to_have_value("admin")
+    await page.wait_for_timeout(500)  # what was sent by the key alone would have arrived
+    assert (await role(), questions) == (Role.RATER, [])
+    await change.click()
+    await page.wait_for_timeout(500)
+    assert await role() is Role.RATER
+    agree = True
+    await change.click()
+    await expect(page.locator(".notice")).to_contain_text(f"{rater.email} is admin now")
+    assert await role() is Role.ADMIN
+    assert len(questions) == 2

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.models import Role, Scope
 from app.accounts.service import create_api_token
 from app.main import ROUTERS
+from app.settings import CHECKOUT
 from tests.factories.accounts import bearer, create_user, sign_in
 
 OPEN = {"/", "/sign-in", "/sign-in/{token}", "/language"}
@@ -189,3 +190,16 @@ async def test_hostile_markdown_does_no_harm() -> None:
     assert "<b " not in html
     assert "<strong>bold</strong>" in str(render_markdown("**bold**"))
     assert "<table>" in str(render_markdown("| a |\n| --- |\n| 1 |"))
+
+
+FORMS = re.compile(r"<form\b.*?</form>", re.DOTALL)
+
+
+def test_nothing_with_consequences_is_sent_by_a_list_alone() -> None:
+    found = [
+        (file.name, form[:100])
+        for file in (CHECKOUT / "templates").rglob("*.html")
+        for form in FORMS.findall(file.read_text())
+        if "data-submit-on-change" in form and 'method="get"' not in form
+    ]
+    assert found == []
