@@ -24,6 +24,7 @@ from app.research import exports, runs
 from app.settings import Settings, get_settings
 from app.training import api as training_api
 from app.web import health, static
+from app.web.addresses import UnderPrefix
 from app.web.csrf import check_csrf
 from app.web.errors import install_error_handlers
 from app.web.middleware import AccessLog, BodyLimit, ReadersLanguage, SecurityHeaders
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ReadersLanguage)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # outside those: it sees what the others took, and answered
+    app.add_middleware(UnderPrefix, prefix=settings.root_path)
     app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
     install_error_handlers(app)
     app.include_router(health.router)

@@ -1,5 +1,6 @@
 """One typed settings object, read from environment variables."""
 
+import re
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -37,6 +38,11 @@ class Settings(BaseSettings):
     base_url: str = Field(
         default="http://127.0.0.1:8000",
         description="The address that links in messages start with.",
+    )
+    root_path: str = Field(
+        default="",
+        description="The path under which a proxy shows the application (/plackett); links in messages get it "
+        "too. A trusted proxy may say it instead (X-Forwarded-Prefix).",
     )
     secure_cookies: bool = Field(
         default=False, description="Send cookies over HTTPS only; set it behind a TLS proxy."
@@ -86,6 +92,14 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
+    @field_validator("root_path")
+    @classmethod
+    def _a_path(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if value and not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("is a path like /plackett, of letters, digits, dots, dashes and underscores")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -123,6 +137,12 @@ class Settings(BaseSettings):
                 "is no address that can be read (in a password, / : @ are written as %2F %3A %40)"
             )
         return value
+
+    @property
+    def public_address(self) -> str:
+        """What links in messages start with: the base URL, with the path that we stand under."""
+        base = self.base_url.rstrip("/")
+        return base if base.endswith(self.root_path) else base + self.root_path
 
     @property
     def exports_dir(self) -> Path:

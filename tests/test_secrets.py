@@ -115,6 +115,7 @@ def use_everything(
     assert visitor.send("/sign-in", "/sign-in", **swapped).status_code == 401
     assert visitor.send("/sign-in", "/sign-in", **first).status_code == 303
     new = {"current": planted["first password"], "password": planted["second password"]}
+    new["keep"] = "tokens"
     assert visitor.send("/account", "/account/password", **new).status_code == 303
     cookies = set(visitor.client.cookies.values())
 

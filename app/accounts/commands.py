@@ -35,7 +35,7 @@ def create_user(
         made = {"id": user.id, "email": user.email, "role": user.role.value}
         if password is None:
             token = await service.create_sign_in_link(session, user, lifetime=timedelta(days=7))
-            made["sign_in_link"] = f"{get_settings().base_url.rstrip('/')}/sign-in/{token}"
+            made["sign_in_link"] = f"{get_settings().public_address}/sign-in/{token}"
         return made
 
     made = with_session(work)

@@ -54,7 +54,7 @@ async def _people_page(
 
 async def _invitation(session: Session, user: User, settings: Settings) -> tuple[str, str]:
     token = await service.create_sign_in_link(session, user, lifetime=INVITATION)
-    return user.email, f"{settings.base_url.rstrip('/')}/sign-in/{token}"
+    return user.email, f"{settings.public_address}/sign-in/{token}"
 
 
 @router.get("/admin/people")

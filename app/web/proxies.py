@@ -11,6 +11,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.web.addresses import TOLD_PREFIX, read_prefix
+
 log = structlog.get_logger(__name__)
 
 # Whoever is warned of in the log, once each; nobody can fill the log by coming from many addresses.
@@ -18,7 +20,7 @@ MOST_WARNINGS = 20
 
 
 class TrustedProxies:
-    """The client and the scheme of each request, as the trusted proxies that it came through tell them."""
+    """The client, the scheme and the prefix of each request, as the trusted proxies that it came through tell them."""
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str]) -> None:
         self.app = app
@@ -57,6 +59,9 @@ class TrustedProxies:
         scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower()
         if scheme in ("http", "https"):
             told["scheme"] = scheme
+        prefix = read_prefix(headers.get("x-forwarded-prefix", ""))
+        if prefix:
+            told[TOLD_PREFIX] = prefix
         return told
 
     def _warn(self, peer: str) -> None:

@@ -1,5 +1,6 @@
 """Templates: one environment, and pages whose context is a typed class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,6 +13,7 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 
 from app.settings import CHECKOUT, Settings
+from app.web.addresses import OwnAddresses, at, get_prefix
 from app.web.assets import asset_url, bundle_url, vendor_url
 from app.web.csrf import csrf_token, set_csrf_cookie
 from app.web.language import get_language, gettext, list_languages, ngettext
@@ -67,6 +69,10 @@ def get_notice(request: Request) -> str | None:
     return unquote(text)[:500] if text else None
 
 
+def _under_prefix(address_of: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda name: at(address_of(name))
+
+
 def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     """The environment. An undefined name is an error, not an empty string."""
     templates = Jinja2Templates(directory=folder)
@@ -74,7 +80,11 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     environment.undefined = StrictUndefined
     environment.trim_blocks = True
     environment.lstrip_blocks = True
-    environment.globals.update(asset_url=asset_url, bundle_url=bundle_url, vendor_url=vendor_url)
+    # The application's own addresses do not know under which prefix it stands; the browser's do.
+    for address in (asset_url, bundle_url, vendor_url):
+        environment.globals[address.__name__] = _under_prefix(address)
+    environment.globals.update(get_prefix=get_prefix)
+    environment.add_extension(OwnAddresses)
     environment.globals.update(csrf_token=csrf_token)
     environment.globals.update(get_person=get_person, get_notice=get_notice)
     environment.globals.update(get_language=get_language, list_languages=list_languages)

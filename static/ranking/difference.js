@@ -13,7 +13,7 @@ export class Differences {
    * @param {RankingForm} form
    */
   constructor(assignment, root, form) {
-    this.address = `/rate/assignments/${assignment}/difference`;
+    this.address = at(`/rate/assignments/${assignment}/difference`);
     this.root = root;
     this.form = form;
     /** @type {number | undefined} */

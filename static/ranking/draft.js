@@ -47,7 +47,7 @@ export class DraftKeeper {
 
   async save() {
     if (this.isSent()) return;
-    const answer = await fetch(`/api/v1/assignments/${this.assignment}/draft`, {
+    const answer = await fetch(at(`/api/v1/assignments/${this.assignment}/draft`), {
       method: "PUT",
       headers: { "Content-Type": "application/json", "X-CSRF-Token": getToken(this.form.element) },
       body: JSON.stringify(this.form.readDraft(this.getSeconds())),

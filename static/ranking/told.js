@@ -40,7 +40,7 @@ export function tellStored(stored) {
   if (stored.feedback) {
     replaceRecap(create("div", { className: "feedback", innerHTML: stored.feedback }));
   } else {
-    const address = `/rate/history/${stored.id}`;
+    const address = at(`/rate/history/${stored.id}`);
     const link = stored.changeable
       ? create("a", { id: "back", href: `${address}/change`, textContent: say("change") })
       : create("a", { href: address, textContent: say("look") });

@@ -92,7 +92,7 @@ function showProgress({ state, step, total_steps: total }) {
  * @param {Row[]} rows
  */
 async function follow(root, uPlot, entries, curves, rows) {
-  const address = `/api/v1/runs/${root.dataset.id}`;
+  const address = at(`/api/v1/runs/${root.dataset.id}`);
   try {
     const metrics = await (await fetch(`${address}/metrics?after=${rows.length - 1}`)).json();
     rows.push(...metrics);

@@ -1,6 +1,13 @@
 // @ts-check
 // Finding and making elements, with their kinds checked where they are found.
 
+/** An address of ours as the browser has to write it: the application may stand under a path.
+ * @param {string} address
+ */
+export function at(address) {
+  return (document.documentElement.dataset.prefix ?? "") + address;
+}
+
 /** The first element that matches, or null.
  * @template {Element} [T=HTMLElement]
  * @param {string} selector

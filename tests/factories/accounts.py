@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts import service
 from app.accounts.guards import SESSION_COOKIE
 from app.accounts.models import Role, User
+from app.web.csrf import mask
 
 _numbers = itertools.count(1)
 PASSWORD = "correct horse battery"
@@ -45,4 +46,4 @@ async def sign_in(client: httpx.AsyncClient, session: AsyncSession, user: User) 
 
     live = await get_live_session(session, hash_token(token), utc_now())
     assert live is not None
-    return live.csrf_token
+    return mask(live.csrf_token)
