@@ -41,8 +41,8 @@ class Settings(BaseSettings):
     )
     root_path: str = Field(
         default="",
-        description="The path under which a proxy shows the application (/plackett); links in messages get it "
-        "too. A trusted proxy may say it instead (X-Forwarded-Prefix).",
+        description="The path under which a proxy shows the application (/plackett); links in messages "
+        "get it too. A trusted proxy may say it instead (X-Forwarded-Prefix).",
     )
     secure_cookies: bool = Field(
         default=False, description="Send cookies over HTTPS only; set it behind a TLS proxy."
@@ -97,7 +97,9 @@ class Settings(BaseSettings):
     def _a_path(cls, value: str) -> str:
         value = value.strip().rstrip("/")
         if value and not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", value):
-            raise ValueError("is a path like /plackett, of letters, digits, dots, dashes and underscores")
+            raise ValueError(
+                "is a path like /plackett, of letters, digits, dots, dashes and underscores"
+            )
         return value
 
     @field_validator("trusted_proxies")
