@@ -62,6 +62,16 @@ class Settings(BaseSettings):
         description="The largest prompt or candidate, in bytes of UTF-8.",
     )
     pool_size: int = Field(default=10, ge=1, description="Database connections for each process.")
+    statement_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="The longest that one statement of a request may take in the database, in seconds.",
+    )
+    request_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="The longest that a request may take from its last byte to the answer, in seconds.",
+    )
     generation_batch: int = Field(
         default=8, ge=1, description="How many prompts a worker takes at a time."
     )
