@@ -18,6 +18,7 @@ from app.datasets import commands as datasets
 from app.errors import PlackettError, Unavailable
 from app.feedback import commands as feedback
 from app.generation import commands as generation
+from app.inputs import describe
 from app.intake import commands as intake
 from app.policies import commands as policies
 from app.training import commands as training
@@ -107,9 +108,8 @@ def main() -> None:
         reason = str(error.orig).strip().splitlines()[-1]
         fail(str(Unavailable(f"the database does not answer ({reason})", field="DATABASE_URL")))
     except ValidationError as error:
-        first = error.errors()[0]
-        name = first["loc"][0] if first["loc"] else "settings"
-        fail(f"setting {name}: {first['msg'].removeprefix('Value error, ')}")
+        name, message = describe(error.errors()[0])
+        fail(f"setting {name or 'settings'}: {message}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -7,6 +7,8 @@ htmx fragment; the command line prints the message and exits with 1.
 
 from collections.abc import Mapping, Sequence
 
+from app.inputs import printable
+
 
 class PlackettError(Exception):
     """The root of every error that a person may cause and should be able to mend."""
@@ -22,9 +24,10 @@ class PlackettError(Exception):
         field: str | None = None,
         details: Sequence[Mapping[str, object]] = (),
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.field = field
+        # What is said may quote what came in, and has to be shown and logged whatever that was.
+        super().__init__(printable(message))
+        self.message = printable(message)
+        self.field = None if field is None else printable(field)
         self.details = list(details)
 
     def __str__(self) -> str:
@@ -93,17 +96,3 @@ class Unavailable(PlackettError):  # noqa: N818
     status = 503
     code = "unavailable"
     title = "Something that is needed does not answer"
-
-
-class Busy(Unavailable):
-    """What is needed is there, and was not free in time; the message names what was waited for."""
-
-    code = "busy"
-    title = "Something that is needed was not free in time"
-
-
-class DiskFull(Unavailable):
-    """A disk has no room left for what was to be stored."""
-
-    code = "disk-full"
-    title = "The disk is full"

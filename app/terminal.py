@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.engine import SessionMaker, open_sessions
 from app.errors import InvalidInput
+from app.inputs import describe
 from app.settings import Settings, get_settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of sentences.")]
@@ -66,6 +67,5 @@ def validated(model: type[Model], values: Mapping[str, object]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), field=field) from None
+        field, message = describe(error.errors()[0])
+        raise InvalidInput(message, field=field or None) from None

@@ -33,6 +33,7 @@ from app.accounts.secrets import (
 )
 from app.db.types import utc_now
 from app.errors import Conflict, InvalidInput, NotFound, NotSignedIn, TooManyTries
+from app.inputs import find_unstorable, printable
 
 
 class Access(StrEnum):
@@ -44,6 +45,7 @@ class Access(StrEnum):
 
 
 # One @ with something on both sides: whether the address works, only a message to it can tell.
+LONGEST_SUBJECT = 200
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -55,7 +57,13 @@ async def record(
     **detail: object,
 ) -> None:
     """Write a change into the audit log, in the transaction that makes it."""
-    session.add(AuditEntry(actor_id=actor, action=action, subject=subject, detail=detail))
+    told = {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in detail.items()
+    }
+    # An address may be longer than the log's column, and a file's name be no text at all.
+    subject = printable(subject)[:LONGEST_SUBJECT]
+    session.add(AuditEntry(actor_id=actor, action=action, subject=subject, detail=told))
     await session.flush()
 
 
@@ -71,7 +79,7 @@ async def create_user(
 ) -> User:
     """A new person. Raises InvalidInput for a bad address or password, Conflict for a known one."""
     email = email.strip()
-    if not EMAIL.fullmatch(email) or len(email) > 320:
+    if not EMAIL.fullmatch(email) or len(email) > 320 or find_unstorable(email):
         raise InvalidInput(f"{email!r} is not an e-mail address", field="email")
     if await queries.get_user_by_email(session, email) is not None:
         raise Conflict(f"There is already somebody with the address {email}", field="email")

@@ -14,6 +14,7 @@ from app.datasets.schemas import Filters, Split
 from app.datasets.service import build_export
 from app.db.engine import SessionMaker
 from app.db.types import utc_now
+from app.inputs import storable
 from app.projects.models import Project
 from app.settings import Settings
 
@@ -69,6 +70,6 @@ async def _set_state(
             export.manifest = manifest
             export.content_hash = manifest["content_hash"] if manifest else None
             export.path = str(path) if path else None
-            export.error = error[:2000] if error else None
+            export.error = storable(error)[:2000] if error else None
             export.finished_at = utc_now()
         await session.commit()

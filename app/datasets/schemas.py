@@ -7,40 +7,39 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.accounts.models import Kind
 from app.datasets.models import ExportState
-from app.projects.schemas import Name
+from app.inputs import Count, Input, Name, Seed
+from app.projects.schemas import Word
 
 SPLITS = ("train", "validation", "test")
 
 
-class Filters(BaseModel):
+class Filters(Input):
     """Which rankings an export holds. Every field narrows; the defaults hold what people said."""
 
-    model_config = ConfigDict(extra="forbid")
-
     # Whose: a model's judgements are in only when asked for.
-    kinds: list[Kind] = Field(default_factory=lambda: [Kind.PERSON, Kind.IMPORTED], min_length=1)
+    kinds: list[Kind] = Field(
+        default_factory=lambda: [Kind.PERSON, Kind.IMPORTED], min_length=1, max_length=9
+    )
     # When they were given: from this moment on, and before that one.
     since: datetime | None = None
     before: datetime | None = None
     # Prompts with at least so many rankings (of those that the other filters leave).
-    min_rankings: int = Field(default=1, ge=1)
+    min_rankings: Count = 1
     # Leave out rankings with any of these flags.
-    without_flags: list[str] = Field(default_factory=list)
+    without_flags: list[Word] = Field(default_factory=list, max_length=50)
     # Rankings that came after their slot had gone to somebody else.
     extra: bool = True
     # Rankings of gold tasks, whose right answer was known before.
     gold: bool = False
 
 
-class Split(BaseModel):
+class Split(Input):
     """Shares of train, validation and test, and the seed that varies which prompt goes where."""
-
-    model_config = ConfigDict(extra="forbid")
 
     train: float = Field(default=0.8, ge=0, le=1)
     validation: float = Field(default=0.1, ge=0, le=1)
     test: float = Field(default=0.1, ge=0, le=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _whole(self) -> "Split":
@@ -49,10 +48,8 @@ class Split(BaseModel):
         return self
 
 
-class ExportIn(BaseModel):
+class ExportIn(Input):
     """An export that is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name = "export"
     filters: Filters = Field(default_factory=Filters)

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import lru_cache
 
 from procrastinate import App, Blueprint, PsycopgConnector
-from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
 from procrastinate.tasks import configure_task
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -59,8 +58,4 @@ async def defer(
         lock=lock,
         connection=raw.driver_connection,
     )
-    try:
-        await deferrer.defer_async(**arguments)
-    except ConnectorException as error:
-        # The database's own word (a lock, a full disk) is what our callers know how to tell.
-        raise error.__cause__ or error from None
+    await deferrer.defer_async(**arguments)

@@ -27,6 +27,7 @@ from app.generation.backends.base import GenerationError, Outcome, Request, Resp
 from app.generation.backends.opening import open_backend
 from app.generation.models import GenerationFailure
 from app.generation.service import enqueue
+from app.inputs import storable
 from app.policies.models import Backend as BackendKind
 from app.policies.models import Policy
 from app.policies.queries import list_project_policies
@@ -210,7 +211,7 @@ class Worker:
         """Record why, and try again later, each time later than before, until it is enough."""
         messages: dict[str, str] = {}
         for slot in failed:
-            messages.setdefault(slot.policy.name, str(slot.outcome))
+            messages.setdefault(slot.policy.name, storable(str(slot.outcome)))
         for policy, message in messages.items():
             FAILURES.labels(policy).inc()
             session.add(

@@ -7,22 +7,20 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from app.inputs import Input, Name
 from app.policies.models import Backend
 from app.policies.reach import KEY_PATTERN, KEY_PREFIX
-from app.projects.schemas import Name
 
 
-class PolicyIn(BaseModel):
+class PolicyIn(Input):
     """A model to be registered."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     backend: Backend
     model: str = Field(default="", max_length=2000)
     base_url: str | None = Field(default=None, max_length=2000, pattern=r"^https?://")
     api_key_variable: str | None = Field(default=None, max_length=100)
-    notes: dict[str, object] = Field(default_factory=dict)
+    notes: dict[str, object] = Field(default_factory=dict, max_length=100)
 
     @field_validator("api_key_variable")
     @classmethod

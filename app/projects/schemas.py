@@ -5,15 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+from app.inputs import Input, Name
+
+Slug = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$", max_length=64)
+]
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$", max_length=64)]
 
 
-class Axis(BaseModel):
+class Axis(Input):
     """One scale on which the best response is scored, or (`per` response) each of them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Word
     question: str = Field(default="", max_length=500)
@@ -28,19 +29,15 @@ class Axis(BaseModel):
         return self
 
 
-class Flag(BaseModel):
+class Flag(Input):
     """One thing that a rater may mark a task with."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Word
     label: str = Field(default="", max_length=200)
 
 
-class Sampling(BaseModel):
+class Sampling(Input):
     """How candidates are sampled."""
-
-    model_config = ConfigDict(extra="forbid")
 
     temperature: float = Field(default=1.0, ge=0, le=5)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -63,10 +60,8 @@ DEFAULT_AXES = (
 )
 
 
-class ProjectIn(BaseModel):
+class ProjectIn(Input):
     """A new project."""
-
-    model_config = ConfigDict(extra="forbid")
 
     slug: Slug
     name: Name
@@ -83,7 +78,7 @@ class ProjectIn(BaseModel):
     sampling: Sampling = Field(default_factory=Sampling)
     guidelines: str | None = Field(default=None, max_length=200_000)
     # Names of registered policies that write its candidates.
-    policies: list[str] = Field(default_factory=list, max_length=9)
+    policies: list[Name] = Field(default_factory=list, max_length=9)
 
     @model_validator(mode="after")
     def _names_once(self) -> "ProjectIn":

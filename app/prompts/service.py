@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.accounts.service import record
 from app.db.types import uuid7s
 from app.errors import NotFound
+from app.inputs import printable
 from app.policies.models import Policy
 from app.policies.service import get_or_create_imported_policy
 from app.projects.models import Project
@@ -89,7 +90,7 @@ async def start_import(
     session: AsyncSession, project: Project, *, source: str, actor: uuid.UUID | None
 ) -> PromptImport:
     """The record of an import, to be filled in as its rows are read."""
-    batch = PromptImport(project_id=project.id, source=source[:300], created_by=actor)
+    batch = PromptImport(project_id=project.id, source=printable(source)[:300], created_by=actor)
     session.add(batch)
     await session.flush()
     return batch

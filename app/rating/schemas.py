@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,17 +15,14 @@ from pydantic import (
     model_validator,
 )
 
+from app.inputs import Input
+
 LONGEST_TEXT = 100_000
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("contains the character NUL, which PostgreSQL cannot store")
-    return text
-
-
-Name = Annotated[str, StringConstraints(max_length=64), AfterValidator(_storable)]
-Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT), AfterValidator(_storable)]
+Word = Annotated[str, StringConstraints(max_length=64)]
+Words = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
+Rank = Annotated[int, Field(ge=1, le=9)]
 
 
 def in_letters(ranked: Sequence[tuple[int, str]]) -> str:
@@ -60,7 +56,7 @@ class KnownFlag(TypedDict):
 
 @dataclass(frozen=True)
 class Shown:
-    """A candidate as a rater sees it: it does not tell which policy wrote it."""
+    """A candidate as a rater sees it: which policy wrote it is not among its facts."""
 
     id: uuid.UUID
     text: str
@@ -124,16 +120,14 @@ class LeaseOut(BaseModel):
 Score = FiniteFloat | Annotated[dict[uuid.UUID, FiniteFloat], Field(max_length=9)]
 
 
-class RankingIn(BaseModel):
+class RankingIn(Input):
     """A rater's judgement. Equal ranks are ties; 1 is best."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
-
-    ranks: dict[uuid.UUID, int]
+    ranks: dict[uuid.UUID, Rank] = Field(max_length=50)
     # Of two candidates: how much better the one is, from 1 (slightly) to 3 (much).
     strength: int | None = Field(default=None, ge=1, le=3, strict=True)
-    axes: dict[Name, Score] = Field(default_factory=dict, max_length=50)
-    flags: list[Name] = Field(default_factory=list, max_length=50)
+    axes: dict[Word, Score] = Field(default_factory=dict, max_length=50)
+    flags: list[Word] = Field(default_factory=list, max_length=50)
     rationale: Words | None = None
     rewrite: Words | None = None
     seconds: float | None = Field(default=None, ge=0, le=7 * 86_400, allow_inf_nan=False)
@@ -145,7 +139,9 @@ class RankingIn(BaseModel):
         if isinstance(values, dict) and isinstance(values.get("ranks"), dict):
             for candidate, rank in values["ranks"].items():
                 if isinstance(rank, bool) or not isinstance(rank, int):
-                    raise ValueError(f"ranks.{candidate}: a rank is a whole number, not {rank!r}")
+                    raise ValueError(
+                        f"ranks.{candidate}: a rank is a whole number, not {repr(rank)[:50]}"
+                    )
         return values
 
 
@@ -170,27 +166,23 @@ class RankingOut(BaseModel):
     revised_at: datetime | None
 
 
-class SkipIn(BaseModel):
+class SkipIn(Input):
     """Why a task is given back."""
-
-    model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(min_length=1, max_length=2000)
 
 
-class DraftIn(BaseModel):
+class DraftIn(Input):
     """What a rater has put down so far; the page reads back what it wrote."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    ranks: dict[Name, int] = Field(default_factory=dict, max_length=9)
+    ranks: dict[Word, Rank] = Field(default_factory=dict, max_length=9)
     # Of two candidates: from 3 (the first is much better) to -3 (the second is).
     preference: int | None = Field(default=None, ge=-3, le=3)
-    axes: dict[Name, Score] = Field(default_factory=dict, max_length=50)
-    flags: list[Name] = Field(default_factory=list, max_length=50)
+    axes: dict[Word, Score] = Field(default_factory=dict, max_length=50)
+    flags: list[Word] = Field(default_factory=list, max_length=50)
     rationale: Words = ""
     rewrite: Words = ""
-    seconds: float = Field(default=0, ge=0, allow_inf_nan=False)
+    seconds: float = Field(default=0, ge=0, le=7 * 86_400, allow_inf_nan=False)
 
 
 class Progress(BaseModel):

@@ -7,7 +7,6 @@ from typing import Annotated, TypedDict
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import ValidationError
 
 from app.accounts.guards import Exporter, Researcher, Session
 from app.accounts.models import Kind
@@ -18,6 +17,7 @@ from app.errors import InvalidInput, NotFound, PlackettError
 from app.projects.models import Project
 from app.projects.queries import get_project_by_id, list_projects
 from app.projects.service import get_project
+from app.web.errors import from_pydantic
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
@@ -152,7 +152,7 @@ def _from_form(values: ExportForm) -> ExportIn:
         "extra": values["extra"],
         "gold": values["gold"],
     }
-    try:
+    with from_pydantic():
         return ExportIn.model_validate(
             {
                 "name": values["name"],
@@ -160,10 +160,6 @@ def _from_form(values: ExportForm) -> ExportIn:
                 "split": {**shares, "seed": values["seed"]},
             }
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][-1]) if first["loc"] else "form"
-        raise InvalidInput(first["msg"].removeprefix("Value error, "), field=field) from None
 
 
 @router.get("/research/exports/{export_id}")

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import ValidationError
 
 from app.accounts.guards import Researcher, Session
 from app.datasets.models import Export, ExportState
 from app.datasets.queries import list_exports
 from app.datasets.service import get_export
-from app.errors import InvalidInput, NotFound, PlackettError
+from app.errors import NotFound, PlackettError
 from app.policies.models import Backend, Policy
 from app.policies.queries import get_policy_by_id, list_policies
 from app.projects.models import Project
@@ -22,7 +21,8 @@ from app.projects.service import get_project
 from app.training import queries, service
 from app.training.catalogue import Catalogue, CommonFlag, list_common_flags, list_stages
 from app.training.models import REWARD, CurveEntry, Run, RunState
-from app.training.schemas import RunIn
+from app.training.schemas import LineNumber, RunIn
+from app.web.errors import from_pydantic
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
@@ -130,14 +130,10 @@ def _from_form(form: dict[str, str], stages: Catalogue) -> RunIn:
     stage = stages.get(form.get("stage", ""))
     if stage is not None and REWARD not in stage.needs:
         chosen.pop("reward", None)  # the form offers one to every stage
-    try:
+    with from_pydantic():
         return RunIn.model_validate(
             {**chosen, "stage": form.get("stage"), "serve": "serve" in form, "config": given}
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][-1]) if first["loc"] else "form"
-        raise InvalidInput(first["msg"], field=field) from None
 
 
 @router.get("/research/runs/{run_id}")
@@ -175,7 +171,7 @@ async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Res
 
 @router.get("/research/runs/{run_id}/metrics")
 async def metrics_for_page(
-    run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
+    run_id: uuid.UUID, session: Session, _: Researcher, after: LineNumber = -1
 ) -> list[dict[str, object]]:
     """The metrics, for a signed-in browser's curves."""
     run = await service.get_run(session, run_id)

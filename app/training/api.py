@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from app.accounts.guards import Researcher, Session
 from app.projects.service import get_project
 from app.training import service
-from app.training.schemas import RunIn, RunOut
+from app.training.schemas import LineNumber, RunIn, RunOut
 
 api = APIRouter(prefix="/api/v1", tags=["training"])
 
@@ -29,7 +29,7 @@ async def get_run(run_id: uuid.UUID, session: Session, _: Researcher) -> RunOut:
 
 @api.get("/runs/{run_id}/metrics")
 async def get_metrics(
-    run_id: uuid.UUID, session: Session, _: Researcher, after: int = -1
+    run_id: uuid.UUID, session: Session, _: Researcher, after: LineNumber = -1
 ) -> list[dict[str, object]]:
     """A run's metrics, one object a step; `after` leaves out the first lines, counted from 0."""
     run = await service.get_run(session, run_id)

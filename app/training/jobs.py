@@ -22,6 +22,7 @@ from app import stopping
 from app.datasets.models import Export
 from app.db.engine import SessionMaker
 from app.db.types import utc_now
+from app.inputs import storable
 from app.policies.models import Policy
 from app.settings import CHECKOUT, Settings
 from app.training import queries
@@ -222,4 +223,4 @@ def last_line(path: Path) -> str:
         lines = path.read_text(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return lines[-1][:2000] if lines else ""
+    return storable(lines[-1])[:2000] if lines else ""

@@ -2,24 +2,27 @@
 
 import uuid
 from datetime import datetime
+from typing import Annotated
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.projects.schemas import Name
+from app.inputs import MOST_INT4, Input, Name
 from app.training.models import RunCatalogue, RunState, Setting
 
+# Lines count from 0: all of them come after line -1.
+LineNumber = Annotated[int, Query(ge=-1, le=MOST_INT4)]
 
-class RunIn(BaseModel):
+
+class RunIn(Input):
     """A run that is asked for. What is left out is chosen as the comments say."""
-
-    model_config = ConfigDict(extra="forbid")
 
     # The trainer's own name of it; `python -m trainer` lists them.
     stage: str = Field(max_length=32)
     # The project's newest ready export.
     export: uuid.UUID | None = None
     # The project's first local policy that still serves.
-    policy: str | None = None
+    policy: Name | None = None
     # For a stage that needs one: the project's newest succeeded reward run.
     reward: uuid.UUID | None = None
     # The name of the policy that comes of it: "<slug>-<stage>-<number>".
@@ -27,7 +30,7 @@ class RunIn(BaseModel):
     # Whether that policy takes the place of the one it came from in the project's next generation.
     serve: bool = True
     # The trainer's flags by name (`kl-coef` or `kl_coef`); the trainer checks them.
-    config: dict[str, Setting] = Field(default_factory=dict)
+    config: dict[str, Setting] = Field(default_factory=dict, max_length=100)
 
 
 class RunOut(BaseModel):

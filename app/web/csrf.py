@@ -73,6 +73,13 @@ def set_csrf_cookie(request: Request, response: Response, *, secure: bool) -> No
         response.set_cookie(COOKIE, token, httponly=True, samesite="lax", secure=secure)
 
 
+def is_form(request: Request) -> bool:
+    """Whether the request's body is a form's."""
+    return request.headers.get("content-type", "").startswith(
+        ("application/x-www-form-urlencoded", "multipart/form-data")
+    )
+
+
 async def check_csrf(request: Request) -> None:
     """Refuse a request that changes something and does not carry the token. Raises NotAllowed."""
     person = get_person(request)
@@ -82,9 +89,7 @@ async def check_csrf(request: Request) -> None:
         return  # a bad API token: the route says so
     expected = person.csrf_token if person is not None else request.cookies.get(COOKIE)
     given: object = request.headers.get(HEADER)
-    if given is None and request.headers.get("content-type", "").startswith(
-        ("application/x-www-form-urlencoded", "multipart/form-data")
-    ):
+    if given is None and is_form(request):
         given = (await request.form()).get(FIELD)
     right = (
         bool(expected)

@@ -1,27 +1,26 @@
 """The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
 
-import errno
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
-import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
+from pydantic_core import ErrorDetails
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.db.failures import explain, full_database_disk, full_own_disk
-from app.db.server import embedded_disk_is_full
-from app.errors import InvalidInput, NotSignedIn, PlackettError, Unavailable
-from app.settings import Settings
+from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError, Unavailable
+from app.inputs import describe
 from app.web.addresses import loggable_path
+from app.web.language import gettext
 from app.web.templates import PageContext, render
 
 log = structlog.get_logger(__name__)
@@ -107,22 +106,24 @@ def from_pydantic() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "form"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(message, field=field) from None
+        field, message = describe(error.errors()[0], gettext)
+        raise InvalidInput(message, field=field or "form") from None
+
+
+# Where FastAPI looks for what a route needs: no part of a field's name.
+PLACES = ("body", "query", "path", "header", "cookie")
 
 
 def from_validation(error: RequestValidationError) -> InvalidInput:
-    """FastAPI's own findings, with the path of each as people write it: `body.axes.0.name`."""
-    details = [
-        {
-            "field": ".".join(str(part) for part in found["loc"] if part != "body") or "body",
-            "message": found["msg"],
-        }
-        for found in error.errors()
-    ]
-    first = details[0] if details else {"field": "body", "message": "is not valid"}
+    """FastAPI's own findings, with the path of each as people write it: `axes.0.name`."""
+    details = []
+    for found in error.errors():
+        place, *names = found["loc"] if found["loc"][0] in PLACES else ("body", *found["loc"])
+        if found["type"] == "json_invalid":
+            names = []  # the number of a byte
+        field, message = describe(cast(ErrorDetails, {**found, "loc": tuple(names)}), gettext)
+        details.append({"field": field or str(place), "message": message})
+    first = details[0]
     message, field = first["message"], first["field"]  # no subscript in a call that is translated
     return InvalidInput(message, field=field, details=details)
 
@@ -136,10 +137,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if not wants_json(request) and all(found["loc"][0] == "path" for found in error.errors()):
+            # An address that no link leads to: whoever reads it has made a slip in it.
+            return respond(request, NotFound(f"No page has the address {request.url.path}"))
         return respond(request, from_validation(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # a body that cannot be taken apart, as JSON or as a form
+            return respond(request, InvalidInput(str(error.detail), field="body"))
         ours = PlackettError(str(error.detail))
         ours.status = error.status_code
         ours.code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http")
@@ -150,25 +156,24 @@ def install_error_handlers(app: FastAPI) -> None:
             ours.message = f"No page or call has the address {request.url.path}"
         return respond(request, ours)
 
-    @app.exception_handler(DBAPIError)
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
     @app.exception_handler(PoolTimeout)
-    @app.exception_handler(psycopg.Error)
-    async def database_error(request: Request, error: Exception) -> Response:
-        settings: Settings = request.app.state.settings
-        ours = explain(error)
-        if ours is None:
-            return await unexpected(request, error)
-        if type(ours) is Unavailable and embedded_disk_is_full(settings):
-            ours = full_database_disk()
-        log.error("the database cannot do it", code=ours.code, error=str(error).split("\n", 1)[0])
-        return respond(request, ours)
+    async def database_down(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer", error=str(error).split("\n", 1)[0])
+        down = Unavailable(
+            "The database does not answer. Nothing of this request was stored; try again.",
+            field="database",
+        )
+        return respond(request, down)
 
-    @app.exception_handler(OSError)
-    async def system_error(request: Request, error: OSError) -> Response:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return await unexpected(request, error)
-        log.error("a disk is full", file=error.filename, error=error.strerror)
-        return respond(request, full_own_disk())
+    @app.exception_handler(DBAPIError)
+    async def database_error(request: Request, error: DBAPIError) -> Response:
+        # A server that is being shut down or restarted cuts connections with class 57 errors.
+        state = getattr(error.orig, "sqlstate", None) or ""
+        if error.connection_invalidated or state.startswith(("57P", "08")):
+            return await database_down(request, error)
+        return await unexpected(request, error)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

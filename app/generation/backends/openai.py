@@ -21,6 +21,7 @@ from app.generation.backends.base import (
     Response,
 )
 from app.generation.backends.transport import GuardedTransport
+from app.inputs import MOST_INT4, storable
 from app.policies.reach import KEY_PATTERN, KEY_PREFIX, NotReachable
 
 # How many requests a worker has open at one server: enough to fill a batch, few enough to be polite.
@@ -157,8 +158,8 @@ class OpenAIBackend:
             return GenerationError(f"{self.url} answered without any text")
         usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
         return Response(
-            text=text.replace("\x00", ""),
-            finish_reason=str(choice.get("finish_reason") or "stop")[:32],
+            text=storable(text),
+            finish_reason=storable(str(choice.get("finish_reason") or "stop"))[:32],
             prompt_tokens=_count(usage.get("prompt_tokens")),
             completion_tokens=_count(usage.get("completion_tokens")),
         )
@@ -201,7 +202,7 @@ def read_label(text: str, labels: Sequence[str]) -> Choice:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and 0 <= value <= MOST_INT4 else None
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
