@@ -30,14 +30,14 @@ from demo.story_teller import TEMPLATE
 from trainer import reward, sft
 from trainer.data.examples import Data, Ranking
 from trainer.data.files import read_rankings
-from trainer.formulas.evaluation import figures_of, wilson
+from trainer.formulas.evaluation import PairFigures, figures_of, wilson
 from trainer.settings.reward import RewardConfig
 from trainer.settings.sft import SFTConfig
 
 WORD = re.compile(r"[a-z']+")
 
 
-def bag_of_words(data: Data, *, features: int = 4000, seed: int = 0) -> dict[str, Any]:
+def bag_of_words(data: Data[Ranking], *, features: int = 4000, seed: int = 0) -> PairFigures:
     """Logistic regression on log(1 + count) differences of the commonest words, with ridge."""
     counts: Counter[str] = Counter()
     for each in data["train"]:
@@ -72,7 +72,7 @@ def bag_of_words(data: Data, *, features: int = 4000, seed: int = 0) -> dict[str
         return figures_of((held_out @ weights).double())
 
 
-def make_model(data: Data, folder: Path, seed: int, *, width: int = 96) -> None:
+def make_model(data: Data[Ranking], folder: Path, seed: int, *, width: int = 96) -> None:
     """A small untrained policy and its tokenizer, as a checkpoint to start from."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -37,7 +37,7 @@ from simulation.preference import liveliness, rank_with_noise
 from trainer import compare, generate
 from trainer.data.examples import split_of
 from trainer.engine.forward import score_texts
-from trainer.engine.models import load_scorer
+from trainer.engine.models import load_frozen_reward_model
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.settings.compare import CompareConfig
 from trainer.settings.generate import GenerateConfig
@@ -165,7 +165,7 @@ def check_best_of_n(
         for row, other in zip(rows, more, strict=True):
             row["candidates"] += other["candidates"]
     tokenizer = load_tokenizer(str(reward))
-    model = load_scorer(str(reward), tokenizer, torch.device("cpu"))
+    model = load_frozen_reward_model(str(reward), tokenizer, torch.device("cpu"))
     encoder = Encoder(tokenizer, MAX_LENGTH)
     pairs = [(row["prompt"], each["text"]) for row in rows for each in row["candidates"]]
     rewards = score_texts(model, encoder, pairs).view(len(prompts), DRAWS).double()
@@ -216,17 +216,17 @@ def run_seed(folder: Path, start: Path, wanted: argparse.Namespace, seed: int) -
     result = compare.main(
         CompareConfig(
             data=str(here / "export"), model=str(start), out=str(here / "runs"), device="cpu",
-            prompts=str(unseen), methods="dpo,ppo,rloo,best-of-n", strengths=wanted.strengths,
+            prompts=str(unseen), methods="dpo,ppo,rloo,best-of-n", kl_scales=wanted.kl_scales,
             settings=str(settings), seed=seed, max_length=MAX_LENGTH,
                 response_length=RESPONSE_LENGTH,
         )
     )  # fmt: skip
     first = write_responses(start, held_out, here / "start.jsonl", candidates=1, seed=seed + 9)
     for row in result["methods"]:
-        if row["strength"] is None:
+        if row["kl_price"] is None:
             continue
         base = {"ppo": 0.1, "rloo": 0.1, "dpo": 0.1}[row["method"]]
-        factor = row["strength"] / base
+        factor = row["kl_price"] / base
         name = row["method"] if math.isclose(factor, 1) else f"{row['method']}-{factor:g}"
         row["factor"] = round(factor, 6)
         model = here / "runs" / name / "model"
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--prompts", type=int, default=320)
     parser.add_argument("--held-out", type=int, default=128)
-    parser.add_argument("--strengths", default="1,3")
+    parser.add_argument("--kl-scales", default="1,3")
     parser.add_argument("--folder", type=Path, help="where all of it is kept")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -96,9 +96,9 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
     from trainer.data.files import read_rankings
     from trainer.engine.batches import Batches
     from trainer.engine.distributed import Processes
-    from trainer.engine.learner import Learner
+    from trainer.engine.fit import Learner
     from trainer.engine.models import load_policy, load_reward_model
-    from trainer.engine.prepare import equip
+    from trainer.engine.prepare import prepare_model
     from trainer.engine.tokens import Encoder, load_tokenizer
     from trainer.formulas.schedules import linear_to_zero
     from trainer.settings.dpo import DPOConfig
@@ -115,20 +115,20 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
     plain = {"data": "", "model": "", "out": "", "batch_size": job["batch_size"]}
     ahead = 0.0
     if job["what"] == "reward":
-        model = load_reward_model(job["model"], tokenizer, cpu, seed=0)
+        model: Any = load_reward_model(job["model"], tokenizer, cpu, seed=0)
         config: Any = RewardConfig(**plain, weight_decay=0.0)
         rows: list[Any] = [reward.encode(encoder, each) for each in rankings]
-        prompt, responses = rows[0].trees[0]
+        prompt, responses = rows[0].groups[0]
         ids = {"chosen_ids": [*prompt, *responses[0]], "rejected_ids": [*prompt, *responses[1]]}
         lengths = [each.size for each in rows]
         # TRL reads the prompt once for each side: those are the tokens that speed is told in.
-        tokens_of = [len(row.trees[0][0]) + row.size for row in rows]
+        tokens_of = [len(row.groups[0][0]) + row.size for row in rows]
 
         def loss_of(model: Any, some: Any) -> Any:
-            return reward.summed_loss(model, some, pad, config)
+            return reward.sum_losses(model, some, pad, config)
 
         learner: Any = Learner(
-            model, config, processes, lr=job["lr"], loss_of=loss_of,
+            model, config, processes, lr=job["lr"], sum_losses=loss_of,
             weight_of=lambda example: example.ranking.weight,
         )  # fmt: skip
     else:
@@ -136,7 +136,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
         config = DPOConfig(**plain, beta=job["beta"])
         pairs = dpo.to_pairs(encoder, rankings)
         reference = load_policy(job["reference"], tokenizer, cpu)
-        equip(reference, config, processes, learns=False)
+        prepare_model(reference, config, processes, trainable=False)
         started = time.perf_counter()
         rows = dpo.with_reference(reference, pairs, pad)
         ahead = time.perf_counter() - started
@@ -145,10 +145,10 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
         tokens_of = [len(pair.chosen[0]) + dpo.count_tokens(pair) for pair in rows]
 
         def loss_of(model: Any, some: Any) -> Any:
-            return dpo.summed_loss(model, some, pad, config)
+            return dpo.sum_losses(model, some, pad, config)
 
         learner = Learner(
-            model, config, processes, lr=job["lr"], loss_of=loss_of,
+            model, config, processes, lr=job["lr"], sum_losses=loss_of,
             weight_of=lambda pair: pair.weight,
         )  # fmt: skip
 
@@ -158,7 +158,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0915 - one strai
     for step in range(1, job["steps"] + 1):
         chosen = order(step)
         rate = job["lr"] * linear_to_zero(step, job["steps"])
-        losses.append(learner.step([rows[index] for index in chosen], lr=rate)["loss"])
+        losses.append(learner.training_step([rows[index] for index in chosen], lr=rate)["loss"])
         tokens += sum(tokens_of[index] for index in chosen)
     seconds = time.perf_counter() - started
     # The reference's part of the work, for the pairs that were trained on.

@@ -42,11 +42,11 @@ from demo import stories
 from simulation.preference import liveliness
 from trainer import dpo, ppo, reward
 from trainer.data.examples import split_of
-from trainer.engine.capabilities import explore
+from trainer.engine.capabilities import probe_capabilities
 from trainer.engine.forward import score_texts
-from trainer.engine.models import load_policy, load_reward_model, load_scorer
+from trainer.engine.models import load_frozen_reward_model, load_policy, load_reward_model
 from trainer.engine.responses import response_sums, response_token_logprobs
-from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.run.artifacts import save_model
 from trainer.settings.dpo import DPOConfig
@@ -98,7 +98,7 @@ def held_out_pairs(rows: list[dict[str, Any]]) -> list[tuple[Any, str, str]]:
 def reward_accuracy(path: Path, pairs: list[tuple[Any, str, str]]) -> float:
     """How often the better story gets the higher reward."""
     tokenizer = load_tokenizer(str(path))
-    model = load_scorer(str(path), tokenizer, CPU)
+    model = load_frozen_reward_model(str(path), tokenizer, CPU)
     encoder = Encoder(tokenizer, LENGTHS["max_length"])
     flat = [(messages, text) for messages, *both in pairs for text in both]
     better, worse = score_texts(model, encoder, flat).view(-1, 2).unbind(1)
@@ -111,12 +111,14 @@ def implicit_accuracy(path: Path, start: Path, pairs: list[tuple[Any, str, str]]
     encoder = Encoder(tokenizer, LENGTHS["max_length"])
     gains = []
     with torch.no_grad():
-        new, old = (explore(load_policy(str(each), tokenizer, CPU)) for each in (path, start))
+        new, old = (
+            probe_capabilities(load_policy(str(each), tokenizer, CPU)) for each in (path, start)
+        )
         for messages, *both in pairs:
             encoded = [encoder.pair(messages, text) for text in both]
-            trees: list[Tree] = [(prompt, [response]) for prompt, response in encoded]
-            forest = plant(trees, new, tokenizer.pad_token_id)
-            gains.append(response_sums(new, forest)[0] - response_sums(old, forest)[0])
+            groups: list[PromptResponses] = [(prompt, [response]) for prompt, response in encoded]
+            batch = build_batch(groups, new, tokenizer.pad_token_id)
+            gains.append(response_sums(new, batch)[0] - response_sums(old, batch)[0])
     better, worse = torch.stack(gains).unbind(1)
     return float((better > worse).float().mean())
 
@@ -132,15 +134,17 @@ def judge_policy(
     tokenizer = load_tokenizer(str(start))
     encoder = Encoder(tokenizer, LENGTHS["max_length"])
     pairs = [(row["prompt"], row["candidates"][0]["text"]) for row in rows]
-    model = load_scorer(str(scorer), tokenizer, CPU)
+    model = load_frozen_reward_model(str(scorer), tokenizer, CPU)
     rewards = score_texts(model, encoder, pairs)
-    trees: list[Tree] = [
+    groups: list[PromptResponses] = [
         (prompt, [response]) for prompt, response in (encoder.pair(*pair) for pair in pairs)
     ]
     with torch.no_grad():
-        policies = [explore(load_policy(str(each), tokenizer, CPU)) for each in (path, start)]
-        forest = plant(trees, policies[0], tokenizer.pad_token_id)
-        new, old = (response_token_logprobs(policy, forest) for policy in policies)
+        policies = [
+            probe_capabilities(load_policy(str(each), tokenizer, CPU)) for each in (path, start)
+        ]
+        batch = build_batch(groups, policies[0], tokenizer.pad_token_id)
+        new, old = (response_token_logprobs(policy, batch) for policy in policies)
     return {**found, "reward": float(rewards.mean()), "kl": float((new - old).sum()) / len(pairs)}
 
 

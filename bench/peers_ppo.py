@@ -126,7 +126,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     from trainer.engine.distributed import Processes
     from trainer.engine.models import make_repeatable
     from trainer.engine.tokens import load_tokenizer, pad_left
-    from trainer.ppo import Trainer
+    from trainer.ppo import PPOTrainer
     from trainer.rl.rollout import Rollout
     from trainer.settings.ppo import PPOConfig
 
@@ -140,7 +140,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
     steps: list[list[float]] = []
     spent: dict[str, float] = {}
 
-    class Watched(Trainer):
+    class Watched(PPOTrainer):
         """Our trainer, with a look at the clock between its parts; responses are given or drawn."""
 
         def roll_out(self, prompts: Any, stream: torch.Generator) -> Rollout:
@@ -149,20 +149,22 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
             spent["sampling"] = time.perf_counter() - started
             return rollout
 
-        def learn(self, experience: Any) -> dict[str, float]:
+        def update_policy(self, experience: Any) -> dict[str, float]:
             started = time.perf_counter()
-            figures = super().learn(experience)
+            figures = super().update_policy(experience)
             spent["update"] = time.perf_counter() - started
             return figures
 
-        def step(self, experience: Any, rows: torch.Tensor) -> dict[str, float]:
-            figures = super().step(experience, rows)
+        def minibatch_step(self, experience: Any, rows: torch.Tensor) -> dict[str, float]:
+            figures = super().minibatch_step(experience, rows)
             steps.append([figures["policy_loss"], figures["value_loss"]])
             return figures
 
         def look_up(self, prompts: Any) -> Rollout:
             pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-            encoded = [self.encoder.prompt(messages, self.room) for messages in prompts]
+            encoded = [
+                self.encoder.prompt(messages, self.max_prompt_tokens) for messages in prompts
+            ]
             ids, mask = pad_left(encoded, pad, torch.device("cpu"))
             response = torch.tensor([responses[json.dumps(messages)] for messages in prompts])
             written = (response != pad).long()

@@ -2,7 +2,7 @@
 
 Each method makes a run directory of its own under `--out`; a reward model is fitted first where none is
 given. All are then measured alike: responses to the same held-out prompts, drawn with the same chances,
-scored by `--judge`, against the responses of the starting model. `--strengths` runs PPO, RLOO and DPO
+scored by `--judge`, against the responses of the starting model. `--kl-scales` runs PPO, RLOO and DPO
 with their KL price (for DPO: beta) multiplied by each number: points of the frontier of reward against KL.
 
 Best-of-n draws n responses of the starting model and takes the reward model's favourite; its KL is the
@@ -18,36 +18,55 @@ import sys
 import time
 import tomllib
 import typing
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol
 
 from trainer import evaluate
+from trainer.data.values import JsonObject, JsonValue, Result
 from trainer.engine.models import choose_device
 from trainer.errors import UsageError
 from trainer.run.files import hash_model_files, write_json
-from trainer.run.report import draw_points, write_page
+from trainer.run.plots import draw_points
+from trainer.run.report import write_page
 from trainer.settings import list_stages
 from trainer.settings.compare import CompareConfig
 from trainer.settings.evaluate import EvaluateConfig
 from trainer.settings.flags import numbers_of
 
-Row = dict[str, Any]
+Settings = dict[str, dict[str, object]]  # by stage
 # The setting that holds a method to its reference.
 PRICES = {"ppo": "kl_coef", "rloo": "kl_coef", "dpo": "beta"}
+
+
+class Column(NamedTuple):
+    """A column of the table: its title, a row's key, and the figure's format."""
+
+    title: str
+    key: str
+    format: str
+
+
 COLUMNS = (
-    ("method", "method", "s"),
-    ("price of KL", "strength", ".3g"),
-    ("win rate", "win_rate", ".3f"),
-    ("95 %", "win_rate_interval", "interval"),
-    ("reward", "reward_mean", ".3f"),
-    ("KL, nats", "kl", ".2f"),
-    ("tokens", "response_length", ".1f"),
-    ("seconds", "seconds", ".0f"),
+    Column("method", "method", "s"),
+    Column("price of KL", "kl_price", ".3g"),
+    Column("win rate", "win_rate", ".3f"),
+    Column("95 %", "win_rate_interval", "interval"),
+    Column("reward", "reward_mean", ".3f"),
+    Column("KL, nats", "kl", ".2f"),
+    Column("tokens", "response_length", ".1f"),
+    Column("seconds", "seconds", ".0f"),
 )
 
 
-def main(config: CompareConfig) -> dict[str, Any]:
+class StageModule(Protocol):
+    """A stage's file."""
+
+    def main(self, config: object) -> Result:
+        """Run it."""
+
+
+def main(config: CompareConfig) -> Result:
     """Run what is missing, measure all, print the table; the result is also in result.json."""
     choose_device(config.device)
     out = Path(config.out)
@@ -61,10 +80,11 @@ def main(config: CompareConfig) -> dict[str, Any]:
         reward = str(out / "reward" / "model")
     rows = []
     for method in config.methods.split(","):
-        for strength in numbers_of(config.strengths, "--strengths") if method in PRICES else [None]:
-            rows.append(measure(config, out, settings, reward, method, strength))
-            say(rows[-1])
-    result: dict[str, Any] = {"stage": "compare", "reward": Path(reward).name, "methods": rows}
+        scales = numbers_of(config.kl_scales, "--kl-scales") if method in PRICES else [None]
+        for kl_scale in scales:
+            rows.append(measure(config, out, settings, reward, method, kl_scale))
+            report_progress(rows[-1])
+    result: JsonObject = {"stage": "compare", "reward": Path(reward).name, "methods": rows}
     print(table(rows), file=sys.stderr)  # noqa: T201 - what it is for
     write_page(
         out / "report.html",
@@ -82,7 +102,7 @@ def main(config: CompareConfig) -> dict[str, Any]:
 def check_same(config: CompareConfig, out: Path) -> None:
     """Write down what is compared. Raises UsageError where the folder holds another comparison."""
     asked = dataclasses.asdict(config) | {"model_hash": hash_model_files(config.model)}
-    free = ("methods", "out", "best_of", "strengths")
+    free = ("methods", "out", "best_of", "kl_scales")
     same = {name: value for name, value in asked.items() if name not in free}
     file = out / "config.json"
     if file.exists() and json.loads(file.read_text()) != same:
@@ -90,16 +110,16 @@ def check_same(config: CompareConfig, out: Path) -> None:
     write_json(file, same)
 
 
-def read_settings(path: str | None) -> dict[str, dict[str, Any]]:
+def read_settings(path: str | None) -> Settings:
     """{stage: {setting: value}} of a TOML file with a table for each stage. Raises UsageError."""
     if path is None:
         return {}
     try:
-        found = tomllib.loads(Path(path).read_text())
+        tables = tomllib.loads(Path(path).read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--settings {path}: {error}") from None
     stages = list_stages()
-    for stage, values in found.items():
+    for stage, values in tables.items():
         if stage not in stages or not isinstance(values, dict):
             raise UsageError(f"--settings {path}: {stage!r} is no stage's table")
         hints = typing.get_type_hints(stages[stage].config)
@@ -108,52 +128,45 @@ def read_settings(path: str | None) -> dict[str, dict[str, Any]]:
                 raise UsageError(f"--settings {path}: {stage} has no setting {name!r}")
             if hints[name] in (float, float | None) and isinstance(value, int):
                 values[name] = float(value)
-    return found
+    return tables
 
 
 def measure(
     config: CompareConfig,
     out: Path,
-    settings: dict[str, dict[str, Any]],
+    settings: Settings,
     reward: str,
     method: str,
-    strength: float | None,
-) -> Row:
+    kl_scale: float | None,
+) -> JsonObject:
     """Run a method where it has not run, and measure it against the start."""
     if method == "best-of-n":
-        figures = judge(config, config.model, reward, best_of=config.best_of)
+        figures = evaluate_policy(config, config.model, reward, best_of=config.best_of)
         figures["kl"] = figures.pop("best_of_kl")
-        return {"method": f"best of {config.best_of}", "strength": None, "seconds": 0.0, **figures}
-    name = method if strength in (None, 1.0) else f"{method}-{strength:g}"
-    more: dict[str, Any] = {}
-    price = PRICES.get(method)
-    if price is not None and strength is not None:
-        base = settings.get(method, {}).get(price, default_of(method, price))
-        more[price] = base * strength
+        name = f"best of {config.best_of}"
+        return {"method": name, "kl_price": None, "seconds": 0.0, **figures}
+    name = method if kl_scale in (None, 1.0) else f"{method}-{kl_scale:g}"
+    more: dict[str, object] = {}
+    kl_price = None
+    if kl_scale is not None:
+        setting = PRICES[method]
+        base = settings.get(method, {}).get(setting, default_of(method, setting))
+        more[setting] = kl_price = typing.cast(float, base) * kl_scale
     if method in ("ppo", "rloo"):
         more |= {"reward": reward, "response_length": config.response_length}
     seconds = train(method, config, out / name, settings, more)
-    figures = judge(config, str(out / name / "model"), reward)
-    return {
-        "method": method,
-        "strength": more.get(price) if price else None,
-        "seconds": seconds,
-        **figures,
-    }
+    figures = evaluate_policy(config, str(out / name / "model"), reward)
+    return {"method": method, "kl_price": kl_price, "seconds": seconds, **figures}
 
 
 def train(
-    stage: str,
-    config: CompareConfig,
-    out: Path,
-    settings: dict[str, dict[str, Any]],
-    more: dict[str, Any],
+    stage: str, config: CompareConfig, out: Path, settings: Settings, more: dict[str, object]
 ) -> float:
     """A stage's run, unless it is there already; the seconds that it took."""
     clock = out / "seconds.json"
     if (out / "result.json").exists() and clock.exists():
         return float(json.loads(clock.read_text()))
-    common = {
+    common: dict[str, object] = {
         "data": config.data,
         "model": config.model,
         "out": str(out),
@@ -164,8 +177,8 @@ def train(
     }
     kind = list_stages()[stage].config
     started = time.perf_counter()
-    run: Callable[[Any], Any] = importlib.import_module(f"trainer.{stage}").main
-    run(kind(**(common | settings.get(stage, {}) | more)))
+    module = typing.cast(StageModule, importlib.import_module(f"trainer.{stage}"))
+    module.main(kind(**(common | settings.get(stage, {}) | more)))
     seconds = time.perf_counter() - started
     write_json(clock, seconds)
     return seconds
@@ -177,7 +190,9 @@ def default_of(stage: str, name: str) -> float:
     return float(typing.cast(float, fields[name].default))
 
 
-def judge(config: CompareConfig, policy: str, reward: str, *, best_of: int = 1) -> Row:
+def evaluate_policy(
+    config: CompareConfig, policy: str, reward: str, *, best_of: int = 1
+) -> JsonObject:
     """The figures of a policy against the start, on prompts that are not trained on."""
     figures = evaluate.main(
         EvaluateConfig(
@@ -200,52 +215,49 @@ def judge(config: CompareConfig, policy: str, reward: str, *, best_of: int = 1) 
     return {name: figures[name] for name in wanted if name in figures}
 
 
-def name_of(row: Row) -> str:
-    """A row's name in a table."""
-    strength = row.get("strength")
-    return row["method"] if strength is None else f"{row['method']} at {strength:.3g}"
-
-
-def say(row: Row) -> None:
+def report_progress(row: JsonObject) -> None:
     """A line of progress."""
-    kl = "unknown" if row["kl"] is None else f"{row['kl']:.2f} nats"
-    text = f"compare: {name_of(row)}: win rate {row['win_rate']:.3f} at KL {kl}"
+    price, kl = row["kl_price"], row["kl"]
+    name = row["method"] if price is None else f"{row['method']} at {price:.3g}"
+    distance = "unknown" if kl is None else f"{kl:.2f} nats"
+    text = f"compare: {name}: win rate {row['win_rate']:.3f} at KL {distance}"
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: Sequence[JsonObject]) -> str:
     """The rows in columns, for people."""
-    cells = [[title for title, _, _ in COLUMNS]]
-    cells += [[cell(row.get(key), how) for _, key, how in COLUMNS] for row in rows]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(COLUMNS))]
+    lines = [[column.title for column in COLUMNS]]
+    lines += [list(as_shown(row).values()) for row in rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
     return "\n".join(
         "  ".join(
-            text.ljust(width) if place == 0 else text.rjust(width)
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+            text.rjust(width) if index else text.ljust(width)
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
         )
-        for line in cells
+        for line in lines
     )
 
 
-def as_shown(row: Row) -> dict[str, str]:
+def as_shown(row: JsonObject) -> dict[str, str]:
     """A row's figures under their titles."""
-    return {title: cell(row.get(key), how) for title, key, how in COLUMNS}
+    return {column.title: cell(row.get(column.key), column.format) for column in COLUMNS}
 
 
-def cell(value: Any, how: str) -> str:
+def cell(value: JsonValue, spec: str) -> str:
     """One figure."""
     if value is None:
         return "-"
-    if how == "interval":
-        return f"{value[0]:.3f} to {value[1]:.3f}"
-    return format(value, how)
+    if isinstance(value, list):
+        low, high = value
+        return f"{low:.3f} to {high:.3f}"
+    return format(value, spec)
 
 
-def draw(rows: list[Row], title: str, key: str, vertical: str) -> str:
+def draw(rows: Sequence[JsonObject], title: str, key: str, vertical: str) -> str:
     """A point for each row, joined by method, over the square root of KL (Gao et al. 2022)."""
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row["kl"] is not None:
-            point = (max(row["kl"], 0.0) ** 0.5, row[key])
-            series.setdefault(row["method"], []).append(point)
+        kl, figure = row["kl"], row[key]
+        if isinstance(kl, float) and isinstance(figure, float):
+            series.setdefault(str(row["method"]), []).append((max(kl, 0.0) ** 0.5, figure))
     return draw_points(title, series, "square root of KL, nats", vertical, joined=True)

@@ -10,16 +10,15 @@ wrong label (conservative DPO); `--loss ipo` is Azar et al. 2023's squared loss 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.data.examples import Ranking
 from trainer.data.files import read_rankings
-from trainer.engine.batches import Batches
+from trainer.data.values import JsonObject, Result
 from trainer.engine.distributed import Processes
-from trainer.engine.learner import Learner, Sums
+from trainer.engine.fit import Learner, Sum, SummedLoss, Validation, fit
 from trainer.engine.models import (
     choose_device,
     count_parameters,
@@ -27,20 +26,21 @@ from trainer.engine.models import (
     load_policy,
     make_repeatable,
 )
-from trainer.engine.onednn import linear_library
-from trainer.engine.prepare import equip
+from trainer.engine.prepare import plain_model, prepare_model
+from trainer.engine.protocols import Policy
+from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_sums
-from trainer.engine.shared_prefix import Tree, plant
+from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
 from trainer.errors import TrainerError
 from trainer.formulas.losses import dpo, ipo
-from trainer.formulas.schedules import default_lr, linear_to_zero
-from trainer.run.artifacts import finish
+from trainer.formulas.schedules import count_steps, default_lr
+from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.files import hash_model_files
 from trainer.settings.dpo import DPOConfig
 
-# As many pairs are looked at along the way; the end is measured on all of them.
+# Validation on so many pairs along the way; the end is measured on all of them.
 VALIDATION_PAIRS = 256
 
 Side = tuple[list[int], list[int]]  # prompt and response tokens
@@ -56,20 +56,22 @@ class Pair:
     reference: tuple[float, float] = (0.0, 0.0)
 
 
-def main(config: DPOConfig) -> dict[str, Any]:
+def main(config: DPOConfig) -> Result:
     """Train; the result is also in result.json."""
     processes = Processes(choose_device(config.device))
     make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
 
-    def load(path: str = config.model) -> Any:
+    def load(path: str = config.model) -> Policy:
         return load_policy(path, tokenizer, processes.device)
 
     policy = load()
     if config.reference and not same_tokens(tokenizer, load_tokenizer(config.reference)):
         raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
-    reference = equip(load(config.reference or config.model), config, processes, learns=False)
+    reference = prepare_model(
+        load(config.reference or config.model), config, processes, trainable=False
+    )
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy, reference))
     pad = tokenizer.pad_token_id
     train = with_reference(reference, to_pairs(encoder, data["train"]), pad)
@@ -78,53 +80,49 @@ def main(config: DPOConfig) -> dict[str, Any]:
     if not train:
         raise TrainerError(f"{config.data}: has no comparisons to train on")
     lr = config.lr or default_lr(1e-6, 6.9e9, count_parameters(policy))
-    total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
-    facts = {
-        "data_hash": data.hash,
-        "model_hash": hash_model_files(config.model),
-        "reference_hash": hash_model_files(config.reference or config.model),
-        "lr": lr,
-        "linear": linear_library(),
-        "window": encoder.max_length,
-    }
-    learner: Learner[Pair] = Learner(
+    steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
+    provenance = provenance_of(
+        config,
+        data,
+        lr=lr,
+        window=encoder.max_length,
+        reference_hash=hash_model_files(config.reference or config.model),
+    )
+    learner: Learner[Policy, Pair] = Learner(
         policy,
         config,
         processes,
         lr=lr,
-        loss_of=lambda model, pairs: summed_loss(model, pairs, pad, config),
+        sum_losses=lambda model, pairs: sum_losses(model, pairs, pad, config),
         weight_of=lambda pair: pair.weight,
     )
-    order = Batches(
-        len(train), config.batch_size, seed=config.seed, lengths=[*map(count_tokens, train)]
-    )
-    with Run("dpo", config, facts, processes) as run:
-        learner.load_state(run.open(total))
-        for step in run.steps():
-            if learner.has_enough:
-                break
-            rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            figures = learner.step([train[index] for index in order(step)], lr=rate)
-            if held_out and learner.looks(step, total):
-                seen = measure(policy, held_out[:VALIDATION_PAIRS], pad, config)
-                figures["validation_loss"] = seen["loss"]
-                figures["validation_accuracy"] = seen["accuracy"]
-                learner.note(step, seen["loss"])
-            run.log(step, **figures)
-            if run.wants_checkpoint(step, learner.has_enough):
-                run.save_checkpoint(step, learner.state())
-        result: dict[str, Any] = {
+
+    def validate(model: Policy) -> Validation:
+        figures = measure(model, held_out[:VALIDATION_PAIRS], pad, config)
+        loss, accuracy = figures["loss"], figures["accuracy"]
+        return Validation(loss, {"validation_loss": loss, "validation_accuracy": accuracy})
+
+    with Run("dpo", config, provenance, processes) as run:
+        best = fit(
+            run,
+            learner,
+            train,
+            steps=steps,
+            length_of=count_tokens,
+            validate=validate if held_out else None,
+        )
+        result: JsonObject = {
             "stage": "dpo",
             "steps": run.last_step,
-            **learner.take_best(),
+            **best,
             "train_pairs": len(train),
         }
         if held_out:
             result["validation"] = measure(policy, held_out, pad, config)
         result["left_out"] = {**data.left_out, **encoder.cut}
-        finish(
+        write_artifacts(
             run,
-            model=learner.whole_model(load),
+            model=plain_model(policy, load, config),
             tokenizer=tokenizer,
             result=result,
         )
@@ -145,7 +143,7 @@ def to_pairs(encoder: Encoder, rankings: Sequence[Ranking]) -> list[Pair]:
     return pairs
 
 
-def to_trees(pair: Pair) -> list[Tree]:
+def to_groups(pair: Pair) -> list[PromptResponses]:
     """Both sides, under one prompt where the prompt was not cut differently for them."""
     (prompt, chosen), (other, rejected) = pair.chosen, pair.rejected
     if prompt == other:
@@ -158,35 +156,39 @@ def count_tokens(pair: Pair) -> int:
     return len(pair.chosen[0]) + len(pair.chosen[1]) + len(pair.rejected[1])
 
 
-def pair_sums(policy: Any, pairs: Sequence[Pair], pad: int) -> tuple[Tensor, Tensor]:
+def pair_sums(policy: Policy, pairs: Sequence[Pair], pad: int) -> tuple[Tensor, Tensor]:
     """(B, 2) summed log-probabilities of chosen and rejected, and (B, 2) how many tokens each has."""
-    forest = plant([tree for pair in pairs for tree in to_trees(pair)], policy, pad)
-    sums, lengths = response_sums(policy, forest)
+    groups = [group for pair in pairs for group in to_groups(pair)]
+    sums, lengths = response_sums(policy, build_batch(groups, policy, pad))
     return sums.view(-1, 2), lengths.view(-1, 2)
 
 
 def with_reference(
-    reference: Any, pairs: Sequence[Pair], pad: int, *, batch_size: int = 16
+    reference: Policy, pairs: Sequence[Pair], pad: int, *, batch_size: int = 16
 ) -> list[Pair]:
     """The pairs with the reference's log-probabilities: each candidate's worked out once."""
     sides: dict[int, Side] = {}
     for pair in pairs:
         sides |= {id(pair.chosen): pair.chosen, id(pair.rejected): pair.rejected}
-    # Candidates of one prompt make one tree; a prompt that was cut differently is another.
-    trees: dict[tuple[int, ...], list[int]] = {}
+    # Candidates of one prompt make one group; a prompt that was cut differently is another.
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
     for key, (prompt, _) in sides.items():
-        trees.setdefault(tuple(prompt), []).append(key)
-    order = sorted(trees.items(), key=lambda tree: len(tree[0]) + count_side_tokens(tree[1], sides))
-    found: dict[int, float] = {}
+        by_prompt.setdefault(tuple(prompt), []).append(key)
+    order = sorted(
+        by_prompt.items(), key=lambda group: len(group[0]) + count_side_tokens(group[1], sides)
+    )
+    logprobs: dict[int, float] = {}
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             some = order[start : start + batch_size]
             keys = [key for _, own in some for key in own]
-            planted: list[Tree] = [(prompt, [sides[key][1] for key in own]) for prompt, own in some]
-            sums, _ = response_sums(reference, plant(planted, reference, pad))
-            found |= dict(zip(keys, sums.tolist(), strict=True))
+            groups: list[PromptResponses] = [
+                (prompt, [sides[key][1] for key in own]) for prompt, own in some
+            ]
+            sums, _ = response_sums(reference, build_batch(groups, reference, pad))
+            logprobs |= dict(zip(keys, sums.tolist(), strict=True))
     return [
-        replace(pair, reference=(found[id(pair.chosen)], found[id(pair.rejected)]))
+        replace(pair, reference=(logprobs[id(pair.chosen)], logprobs[id(pair.rejected)]))
         for pair in pairs
     ]
 
@@ -196,9 +198,7 @@ def count_side_tokens(keys: Sequence[int], sides: dict[int, Side]) -> int:
     return sum(len(sides[key][1]) for key in keys)
 
 
-def summed_loss(
-    policy: Any, pairs: Sequence[Pair], pad: int, config: DPOConfig
-) -> tuple[Tensor, Sums]:
+def sum_losses(policy: Policy, pairs: Sequence[Pair], pad: int, config: DPOConfig) -> SummedLoss:
     """The weighted losses of some pairs, added up, with accuracy and margin, in one forward pass."""
     sums, lengths = pair_sums(policy, pairs, pad)
     reference = sums.new_tensor([pair.reference for pair in pairs])
@@ -212,20 +212,23 @@ def summed_loss(
     margin = config.beta * (chosen - rejected).detach()
     right = (margin > 0).float() + 0.5 * (margin == 0).float()
     count = float(len(pairs))
-    figures = {"accuracy": (float(right.sum()), count), "margin": (float(margin.sum()), count)}
-    return (losses * weights).sum(), figures
+    figures = {
+        "accuracy": Sum(float(right.sum()), count),
+        "margin": Sum(float(margin.sum()), count),
+    }
+    return SummedLoss((losses * weights).sum(), figures)
 
 
 def measure(
-    policy: Any, pairs: Sequence[Pair], pad: int, config: DPOConfig, *, batch_size: int = 16
+    policy: Policy, pairs: Sequence[Pair], pad: int, config: DPOConfig, *, batch_size: int = 16
 ) -> dict[str, float]:
     """The weighted mean loss and the implicit reward's accuracy on pairs that are not trained on."""
     loss = right = 0.0
     order = sorted(pairs, key=count_tokens)
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
-            lost, figures = summed_loss(policy, order[start : start + batch_size], pad, config)
-            loss += lost.item()
-            right += figures["accuracy"][0]
+            part = sum_losses(policy, order[start : start + batch_size], pad, config)
+            loss += part.loss.item()
+            right += part.figures["accuracy"].total
     weight = max(sum(pair.weight for pair in pairs), 1e-8)
     return {"pairs": len(pairs), "loss": loss / weight, "accuracy": right / len(pairs)}

@@ -16,6 +16,12 @@ class Stopped(TrainerError):  # noqa: N818
     """Somebody asked the run to stop; it wrote a checkpoint first."""
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
+
+
 def explain_failures(command: str, run: Callable[[], None]) -> int:
     """Run a command: its exit code, and on stderr one line that says why there is no result."""
     try:

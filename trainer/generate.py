@@ -5,19 +5,19 @@ python -m trainer generate --model MODEL --data PROMPTS --out candidates.jsonl -
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from trainer.data.examples import SPLITS
 from trainer.data.files import read_prompts
-from trainer.engine.models import choose_device, load_policy, make_repeatable, response_room
+from trainer.data.values import JsonObject, Result
+from trainer.engine.models import choose_device, load_policy, make_repeatable, max_prompt_tokens_of
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.rl.rollout import decode, sample
 from trainer.settings.generate import GenerateConfig
 
 
-def main(config: GenerateConfig) -> dict[str, Any]:
+def main(config: GenerateConfig) -> Result:
     """Write the file; how many prompts and responses it holds."""
     device = choose_device(config.device)
     make_repeatable(config.seed, device)
@@ -25,10 +25,12 @@ def main(config: GenerateConfig) -> dict[str, Any]:
     prompts = [row for split in SPLITS for row in data[split]][: config.limit]
     tokenizer = load_tokenizer(config.model)
     policy = load_policy(config.model, tokenizer, device)
-    room = response_room(config.max_length, config.response_length, policy)
-    encoder = Encoder(tokenizer, room + config.response_length)
+    max_prompt_tokens = max_prompt_tokens_of(config.max_length, config.response_length, policy)
+    encoder = Encoder(tokenizer, max_prompt_tokens + config.response_length)
     rows = [
-        encoder.prompt(each.messages, room) for each in prompts for _ in range(config.candidates)
+        encoder.prompt(each.messages, max_prompt_tokens)
+        for each in prompts
+        for _ in range(config.candidates)
     ]
     stream = torch.Generator().manual_seed(config.seed)
     texts: list[str] = []
@@ -46,9 +48,9 @@ def main(config: GenerateConfig) -> dict[str, Any]:
     name = config.policy_name or Path(config.model).name
     fresh = Path(f"{config.out}.new")
     with fresh.open("w") as file:
-        for place, prompt in enumerate(prompts):
-            own = texts[place * config.candidates : (place + 1) * config.candidates]
-            row: dict[str, Any] = {"prompt": prompt.messages}
+        for index, prompt in enumerate(prompts):
+            own = texts[index * config.candidates : (index + 1) * config.candidates]
+            row: JsonObject = {"prompt": [{**each} for each in prompt.messages]}
             if prompt.id:
                 row["id"] = prompt.id
             row["candidates"] = [{"text": text, "policy": name} for text in own]

@@ -12,65 +12,73 @@ et al. 2019. One update:
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
+from trainer.data.values import Result
+from trainer.engine.distributed import Processes
 from trainer.engine.responses import response_logits
 from trainer.formulas.advantages import leave_one_out
 from trainer.formulas.logprobs import chosen_and_entropy
-from trainer.rl.loop import Online, run_online
+from trainer.rl.loop import run_on_policy
+from trainer.rl.models import load_models
 from trainer.rl.rollout import Rollout
+from trainer.rl.trainer import OnPolicyTrainer, add_figures
 from trainer.settings.rloo import RLOOConfig
 
 
-def main(config: RLOOConfig) -> dict[str, Any]:
+def main(config: RLOOConfig) -> Result:
     """Optimise the policy; the result is also in result.json."""
     prompts = config.batch_size // config.responses
-    return run_online("rloo", config, Trainer, prompts_a_step=prompts)
+    return run_on_policy("rloo", config, RLOOTrainer, prompts_per_step=prompts)
 
 
-class Trainer(Online[RLOOConfig]):
+class RLOOTrainer(OnPolicyTrainer[RLOOConfig]):
     """One update of RLOO."""
 
-    def improve(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
+    def __init__(self, config: RLOOConfig, processes: Processes) -> None:
+        super().__init__(config, processes, load_models(config, processes.device))
+
+    def training_step(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
         """One update of the module's list."""
         repeated = [messages for messages in prompts for _ in range(self.config.responses)]
-        rollout = self.roll_out(repeated, self.stream)
+        rollout = self.roll_out(repeated, self.stream)  # 1
+        raw_scores, _ = self.score(repeated, rollout)
+
         mask = rollout.response_mask.float()
-        raw, _ = self.score(repeated, rollout)
-        planted = self.plant(rollout, self.own_rows(len(repeated)))
-        with torch.no_grad():
-            logprobs = self.per_micro_batch(rollout, planted, self.logprobs_of, self.policy) * mask
-        reference = self.reference_logprobs(rollout, planted) * mask
+        micro_batches = self.build_micro_batches(rollout, self.own_rows(len(repeated)))  # 2
+        logprobs = self.policy_logprobs(rollout, micro_batches) * mask
+        reference = self.reference_logprobs(rollout, micro_batches) * mask
         kl = (logprobs - reference).sum(-1)
-        rewards = self.penalised(raw, rollout) - self.kl_coef * kl
+        rewards = self.with_eos_penalty(raw_scores, rollout) - self.kl_coef * kl
+
         grouped = rewards.view(len(prompts), self.config.responses)
-        figures = self.climb(rollout, leave_one_out(grouped).flatten())
-        figures |= self.describe(rollout, raw, logprobs, reference)
+        advantages = leave_one_out(grouped).flatten()  # 3
+
+        figures = self.update_policy(rollout, advantages)  # 4
+        figures |= self.rollout_figures(rollout, raw_scores, logprobs, reference)
         figures["group_std"] = float(grouped.std(-1).mean())
         return rollout, figures
 
-    def climb(self, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
+    def update_policy(self, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
         """One optimiser step; the micro-batches' sums are divided by all episodes."""
         episodes = len(advantages)
         tokens = rollout.response_mask.sum().float()
-        figures = torch.zeros(2, device=tokens.device)
         self.optimizer.zero_grad()
-        for part, forest in self.plant(rollout, self.processes.share(range(episodes))):
-            logits = response_logits(self.policy, forest)
-            logprobs, entropies = chosen_and_entropy(
-                logits, forest.targets, self.config.temperature
-            )
-            lost = -(advantages[part][forest.owners] * logprobs).sum() / episodes
+        sums: dict[str, Tensor] = {}
+        own = self.processes.share(range(episodes))
+        for rows, batch in self.build_micro_batches(rollout, own):
+            logits = response_logits(self.policy, batch)
+            logprobs, entropies = chosen_and_entropy(logits, batch.targets, self.config.temperature)
+            lost = -(advantages[rows][batch.segment_ids] * logprobs).sum() / episodes
             lost.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                entropy = entropies().sum() / tokens
-                figures += torch.stack([lost, entropy])
-        loss, mean_entropy = self.processes.add_up(figures).tolist()
-        self.processes.add_up_gradients(self.policy.parameters())
-        norm = self.processes.clip(self.policy.parameters(), self.config.max_grad_norm)
+                add_figures(sums, {"loss": lost.detach(), "entropy": entropies().sum() / tokens})
+        figures = self.reduce_figures(sums)
+        self.processes.all_reduce_gradients(self.policy.parameters())
+        norm = self.processes.clip_grad_norm(self.policy.parameters(), self.config.max_grad_norm)
+        figures["grad_norm"] = norm
         self.optimizer.step()
-        return {"loss": loss, "grad_norm": norm, "entropy": mean_entropy}
+        return figures

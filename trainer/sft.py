@@ -10,16 +10,14 @@ a batch then has `--batch-size` rows.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainer.data.examples import Demonstration
 from trainer.data.files import read_demonstrations
-from trainer.engine.batches import Batches
+from trainer.data.values import JsonObject, Result
 from trainer.engine.distributed import Processes
-from trainer.engine.learner import Learner, Sums
+from trainer.engine.fit import Learner, SummedLoss, Validation, fit
 from trainer.engine.models import (
     choose_device,
     count_parameters,
@@ -27,30 +25,36 @@ from trainer.engine.models import (
     load_policy,
     make_repeatable,
 )
-from trainer.engine.onednn import linear_library
+from trainer.engine.prepare import plain_model
+from trainer.engine.protocols import Policy
+from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_token_logprobs
-from trainer.engine.shared_prefix import Tree, fill_rows, pack, plant
+from trainer.engine.shared_prefix import (
+    PromptResponses,
+    build_batch,
+    build_packed_batch,
+    fill_rows,
+)
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.errors import TrainerError
-from trainer.formulas.schedules import default_lr, linear_to_zero
-from trainer.run.artifacts import finish
+from trainer.formulas.schedules import count_steps, default_lr
+from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
-from trainer.run.files import hash_model_files
 from trainer.settings.sft import SFTConfig
 
-# As many rows are looked at along the way; the end is measured on all of them.
+# Validation on so many rows along the way; the end is measured on all of them.
 VALIDATION_ROWS = 256
-Row = list[Tree]  # (prompt, [response]) of one example, or of several
+Row = list[PromptResponses]  # (prompt, [response]) of one example, or of several
 
 
-def main(config: SFTConfig) -> dict[str, Any]:
+def main(config: SFTConfig) -> Result:
     """Fine-tune; the result is also in result.json."""
     processes = Processes(choose_device(config.device))
     make_repeatable(config.seed, processes.device)
     data = read_demonstrations(config.data)
     tokenizer = load_tokenizer(config.model)
 
-    def load() -> Any:
+    def load() -> Policy:
         return load_policy(config.model, tokenizer, processes.device)
 
     policy = load()
@@ -61,42 +65,34 @@ def main(config: SFTConfig) -> dict[str, Any]:
     if not train:
         raise TrainerError(f"{config.data}: has no demonstrations to train on")
     lr = config.lr or default_lr(1e-5, 6e9, count_parameters(policy))
-    total = config.steps or max(1, round(config.epochs * len(train) / config.batch_size))
-    facts = {
-        "data_hash": data.hash,
-        "model_hash": hash_model_files(config.model),
-        "lr": lr,
-        "linear": linear_library(),
-        "window": encoder.max_length,
-    }
+    steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
+    provenance = provenance_of(config, data, lr=lr, window=encoder.max_length)
     learner = Learner(
         policy,
         config,
         processes,
         lr=lr,
-        loss_of=lambda model, rows: summed_loss(model, rows, pad),
+        sum_losses=lambda model, rows: sum_losses(model, rows, pad),
         weight_of=count_targets,
     )
-    order = Batches(
-        len(train), config.batch_size, seed=config.seed, lengths=[*map(count_tokens, train)]
-    )
-    with Run("sft", config, facts, processes) as run:
-        learner.load_state(run.open(total))
-        for step in run.steps():
-            if learner.has_enough:
-                break
-            rate = lr * linear_to_zero(step, total, warmup=min(20, total // 10))
-            figures = learner.step([train[index] for index in order(step)], lr=rate)
-            if held_out and learner.looks(step, total):
-                figures["validation_loss"] = mean_loss(policy, held_out[:VALIDATION_ROWS], pad)
-                learner.note(step, figures["validation_loss"])
-            run.log(step, **figures)
-            if run.wants_checkpoint(step, learner.has_enough):
-                run.save_checkpoint(step, learner.state())
-        result: dict[str, Any] = {
+
+    def validate(model: Policy) -> Validation:
+        loss = mean_loss(model, held_out[:VALIDATION_ROWS], pad)
+        return Validation(loss, {"validation_loss": loss})
+
+    with Run("sft", config, provenance, processes) as run:
+        best = fit(
+            run,
+            learner,
+            train,
+            steps=steps,
+            length_of=count_tokens,
+            validate=validate if held_out else None,
+        )
+        result: JsonObject = {
             "stage": "sft",
             "steps": run.last_step,
-            **learner.take_best(),
+            **best,
             "train_examples": sum(map(len, train)),
             "train_loss": mean_loss(policy, train[:VALIDATION_ROWS], pad),
             "validation_loss": mean_loss(policy, held_out, pad) if held_out else None,
@@ -104,32 +100,32 @@ def main(config: SFTConfig) -> dict[str, Any]:
         }
         if config.packing:
             result["rows"] = len(train)
-        finish(
+        write_artifacts(
             run,
-            model=learner.whole_model(load),
+            model=plain_model(policy, load, config),
             tokenizer=tokenizer,
             result=result,
         )
     return result
 
 
-def encode(encoder: Encoder, demonstrations: Sequence[Demonstration]) -> list[Tree]:
+def encode(encoder: Encoder, demonstrations: Sequence[Demonstration]) -> list[PromptResponses]:
     """The tokens before and of every assistant turn."""
-    found: list[Tree] = []
+    examples: list[PromptResponses] = []
     for each in demonstrations:
-        for place, message in enumerate(each.messages):
-            if message["role"] == "assistant" and place:
-                prompt, response = encoder.pair(each.messages[:place], message["content"])
-                found.append((prompt, [response]))
-    return found
+        for turn, message in enumerate(each.messages):
+            if message["role"] == "assistant" and turn:
+                prompt, response = encoder.pair(each.messages[:turn], message["content"])
+                examples.append((prompt, [response]))
+    return examples
 
 
-def to_rows(examples: Sequence[Tree], packing: bool, longest: int) -> list[Row]:
+def to_rows(examples: Sequence[PromptResponses], packing: bool, row_length: int) -> list[Row]:
     """The examples, each in a row of its own or packed."""
     if not packing:
         return [[each] for each in examples]
     sizes = [count_tokens([each]) for each in examples]
-    return [[examples[index] for index in row] for row in fill_rows(sizes, longest)]
+    return [[examples[index] for index in row] for row in fill_rows(sizes, row_length)]
 
 
 def count_tokens(row: Row) -> int:
@@ -142,20 +138,19 @@ def count_targets(row: Row) -> int:
     return sum(len(response) for _, (response,) in row)
 
 
-def summed_loss(policy: Any, rows: Sequence[Row], pad: int) -> tuple[Tensor, Sums]:
+def sum_losses(policy: Policy, rows: Sequence[Row], pad: int) -> SummedLoss:
     """The negative log-likelihood of all response tokens of some rows."""
     if all(len(row) == 1 for row in rows):
-        forest = plant([tree for row in rows for tree in row], policy, pad)
+        batch = build_batch([example for row in rows for example in row], policy, pad)
     else:
-        forest = pack(rows, next(policy.parameters()).device, pad)
-    return -response_token_logprobs(policy, forest).sum(), {}
+        batch = build_packed_batch(rows, next(policy.parameters()).device, pad)
+    return SummedLoss(-response_token_logprobs(policy, batch).sum(), {})
 
 
-def mean_loss(policy: Any, rows: Sequence[Row], pad: int, *, batch_size: int = 32) -> float:
+def mean_loss(policy: Policy, rows: Sequence[Row], pad: int, *, batch_size: int = 32) -> float:
     """The mean loss, over all response tokens of some rows."""
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
-            lost, _ = summed_loss(policy, rows[start : start + batch_size], pad)
-            total += float(lost.double())
+            total += float(sum_losses(policy, rows[start : start + batch_size], pad).loss.double())
     return total / sum(map(count_targets, rows))

@@ -77,21 +77,23 @@ def config_of(tiny_model: str, reward_model: str, rankings: Path, **more: Any) -
 
 
 @pytest.fixture
-def trainer(tiny_model: str, reward_model: str, rankings: Path) -> ppo.Trainer:
-    return ppo.Trainer(config_of(tiny_model, reward_model, rankings), ALONE)
+def trainer(tiny_model: str, reward_model: str, rankings: Path) -> ppo.PPOTrainer:
+    return ppo.PPOTrainer(config_of(tiny_model, reward_model, rankings), ALONE)
 
 
 def test_log_probabilities_add_up_to_minus_the_cross_entropy(tiny_model: str) -> None:
     tokenizer = tokens.load_tokenizer(tiny_model)
-    policy = models.load_policy(tiny_model, tokenizer, CPU)
+    policy: Any = models.load_policy(tiny_model, tokenizer, CPU)
     prompt, response = [1, 4, 8, 5], [9, 10, 11, 2]
     ids = torch.tensor([prompt + response])
     labels = ids.clone()
     labels[0, : len(prompt)] = -100
     with torch.no_grad():
         theirs = policy(input_ids=ids, labels=labels).loss * len(response)
-        forest = shared_prefix.plant([(prompt, [response])], capabilities.explore(policy), 0)
-        ours = responses.response_token_logprobs(policy, forest)
+        batch = shared_prefix.build_batch(
+            [(prompt, [response])], capabilities.probe_capabilities(policy), 0
+        )
+        ours = responses.response_token_logprobs(policy, batch)
     assert len(ours) == len(response)
     assert float(ours.sum()) == pytest.approx(-float(theirs), abs=1e-4)
 
@@ -119,7 +121,7 @@ def test_with_no_step_the_distance_stays_nothing_update_after_update(
     tiny_model: str, reward_model: str, rankings: Path
 ) -> None:
     config = config_of(tiny_model, reward_model, rankings, lr=1e-30, micro_batch=2)
-    trainer = ppo.Trainer(config, ALONE)
+    trainer = ppo.PPOTrainer(config, ALONE)
     for step in (1, 2, 3):
         figures = trainer.update(PROMPTS, step, 4)
         assert figures["kl"] == figures["kl_k2"] == figures["kl_k3"] == 0
@@ -128,7 +130,7 @@ def test_with_no_step_the_distance_stays_nothing_update_after_update(
 
 def test_a_row_is_scored_the_same_whatever_its_company_in_its_batch(reward_model: str) -> None:
     tokenizer = tokens.load_tokenizer(reward_model)
-    scorer = models.load_scorer(reward_model, tokenizer, CPU)
+    scorer = models.load_frozen_reward_model(reward_model, tokenizer, CPU)
     encoder = tokens.Encoder(tokenizer, 64)
     short = (PROMPTS[0], "the cat sat")
     long = (PROMPTS[0], "the cat sat on the hill under the sun and the moon . the dog sang !")
@@ -147,12 +149,12 @@ def test_a_tokenizer_that_pads_with_its_end_token_gets_padding_of_its_own(tmp_pa
 
 
 def test_responses_are_scored_as_the_reward_model_was_trained_to_read_them(
-    trainer: ppo.Trainer,
+    trainer: ppo.PPOTrainer,
 ) -> None:
     rollout = trainer.roll_out(PROMPTS, trainer.stream)
     found, _ = trainer.score(PROMPTS, rollout)
     for row, messages in enumerate(PROMPTS):
-        prompt = trainer.encoder.prompt(messages, trainer.room)
+        prompt = trainer.encoder.prompt(messages, trainer.max_prompt_tokens)
         response = rollout.response[row][rollout.response_mask[row].bool()].tolist()
         if not rollout.ended[row]:
             response.append(trainer.tokenizer.eos_token_id)
@@ -178,7 +180,7 @@ def test_gradients_of_the_kl_estimators_as_losses() -> None:
     assert torch.allclose(second, wanted, atol=1e-12)
 
 
-def test_the_value_model_starts_as_the_reward_model(trainer: ppo.Trainer) -> None:
+def test_the_value_model_starts_as_the_reward_model(trainer: ppo.PPOTrainer) -> None:
     one, other = trainer.value_model.state_dict(), trainer.rewards.first.model.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -202,7 +204,7 @@ def test_two_forward_passes_in_training_are_equal(tmp_path: Path) -> None:
 
 
 def test_adam_has_the_epsilon_of_the_papers_and_its_rate_falls_to_nothing(
-    trainer: ppo.Trainer,
+    trainer: ppo.PPOTrainer,
 ) -> None:
     assert [group["eps"] for group in trainer.optimizer.param_groups] == [1e-5, 1e-5]
     assert all(group["weight_decay"] == 0 for group in trainer.optimizer.param_groups)
@@ -217,22 +219,22 @@ def test_minibatches_come_in_a_fresh_order_and_each_episode_once(
     tiny_model: str, reward_model: str, rankings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(tiny_model, reward_model, rankings, minibatches=2, ppo_epochs=3)
-    trainer = ppo.Trainer(config, ALONE)
+    trainer = ppo.PPOTrainer(config, ALONE)
     seen: list[list[int]] = []
-    plain = trainer.step
+    plain = trainer.minibatch_step
 
-    def note(experience: ppo.Experience, rows: torch.Tensor) -> dict[str, float]:
+    def record(experience: ppo.Experience, rows: torch.Tensor) -> dict[str, float]:
         seen.append(rows.tolist())
         return plain(experience, rows)
 
-    monkeypatch.setattr(trainer, "step", note)
+    monkeypatch.setattr(trainer, "minibatch_step", record)
     trainer.update(PROMPTS, 1, 4)
     passes = [seen[0] + seen[1], seen[2] + seen[3], seen[4] + seen[5]]
     assert all(sorted(each) == list(range(8)) for each in passes)
     assert len({tuple(each) for each in passes}) == 3
 
 
-def test_the_figures_add_up(trainer: ppo.Trainer) -> None:
+def test_the_figures_add_up(trainer: ppo.PPOTrainer) -> None:
     trainer.update(PROMPTS, 1, 4)
     figures = trainer.update(PROMPTS, 2, 4)
     penalties = trainer.config.missing_eos_penalty * (1 - figures["ended_share"])
@@ -248,9 +250,9 @@ def test_the_figures_add_up(trainer: ppo.Trainer) -> None:
         assert math.isfinite(figures[name]), name
 
 
-def test_before_and_after_are_judged_on_the_same_draws(trainer: ppo.Trainer) -> None:
+def test_before_and_after_are_judged_on_the_same_draws(trainer: ppo.PPOTrainer) -> None:
     before = trainer.stream.get_state()
-    one, other = trainer.judge(PROMPTS), trainer.judge(PROMPTS)
+    one, other = trainer.evaluate(PROMPTS), trainer.evaluate(PROMPTS)
     assert one.texts == other.texts
     assert torch.equal(one.rewards, other.rewards)
     assert torch.equal(trainer.stream.get_state(), before)  # training's own draws are untouched

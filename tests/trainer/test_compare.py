@@ -64,7 +64,7 @@ def words(tiny_model: str, rankings: Path, tmp_path: Path) -> list[str]:
 def test_the_table_has_every_method_and_the_plot_its_points(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words, "--strengths", "1,100"]) == 0
+    assert main([*words, "--kl-scales", "1,100"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out.strip().splitlines()[-1])
     assert result == json.loads((tmp_path / "out" / "result.json").read_text())
@@ -82,7 +82,7 @@ def test_the_table_has_every_method_and_the_plot_its_points(
     assert best["win_rate"] > 0.6
     for method in ("ppo", "rloo", "dpo"):
         loose, held = rows[method]
-        assert held["strength"] == pytest.approx(100 * loose["strength"])
+        assert held["kl_price"] == pytest.approx(100 * loose["kl_price"])
         if method != "dpo":  # whose first steps go further with a greater beta
             assert held["kl"] < loose["kl"]
     report = (tmp_path / "out" / "report.html").read_text()
@@ -129,8 +129,8 @@ def test_wrong_settings_are_told_by_their_place(tmp_path: Path, text: str, said:
     ("more", "said"),
     [
         ({"methods": "ppo,magic"}, "--methods: there is no 'magic'"),
-        ({"strengths": "1,x"}, "--strengths must be numbers"),
-        ({"strengths": "0"}, "--strengths must be above 0"),
+        ({"kl_scales": "1,x"}, "--kl-scales must be numbers"),
+        ({"kl_scales": "0"}, "--kl-scales must be above 0"),
         ({"best_of": 1}, "--best-of"),
     ],
 )

@@ -1,6 +1,7 @@
 """What a run may be asked for besides: each option does what it says, and changes nothing else."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from trainer import dpo, ppo, reward, sft
 from trainer.data.files import read_demonstrations, read_rankings
 from trainer.engine import capabilities, lora, models, responses, shared_prefix, tokens
 from trainer.engine.distributed import Processes
-from trainer.engine.learner import Learner
-from trainer.engine.prepare import equip
+from trainer.engine.fit import Learner
+from trainer.engine.prepare import prepare_model
 from trainer.errors import TrainerError, UsageError
 from trainer.formulas import losses
 from trainer.settings.dpo import DPOConfig
@@ -107,9 +108,9 @@ def test_micro_batches_and_checkpointed_activations_change_nothing(
 
 
 def test_checkpointed_activations_are_really_computed_twice(tiny_model: str) -> None:
-    policy = models.load_policy(tiny_model, tokens.load_tokenizer(tiny_model), CPU)
+    policy: Any = models.load_policy(tiny_model, tokens.load_tokenizer(tiny_model), CPU)
     config = sft_config(tiny_model, Path("x"), Path("x"), gradient_checkpointing=True)
-    equip(policy, config, ALONE)
+    prepare_model(policy, config, ALONE)
     calls = 0
 
     def count(*_: Any) -> None:
@@ -117,7 +118,7 @@ def test_checkpointed_activations_are_really_computed_twice(tiny_model: str) -> 
         calls += 1
 
     policy.model.layers[0].mlp.register_forward_pre_hook(count)
-    lost, _ = sft.summed_loss(policy, [[([1, 4, 8], [[9, 2]])]], 0)
+    lost, _ = sft.sum_losses(policy, [[([1, 4, 8], [[9, 2]])]], 0)
     lost.backward()
     assert calls == 2
 
@@ -141,11 +142,11 @@ def test_half_precision_computes_in_it_and_keeps_weights_and_losses_in_float32(
 ) -> None:
     seen = []
     tokenizer = tokens.load_tokenizer(tiny_model)
-    model = models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
-    equip(model, reward_config(tiny_model, rankings, tmp_path, dtype="bfloat16"), ALONE)
+    model: Any = models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
+    prepare_model(model, reward_config(tiny_model, rankings, tmp_path, dtype="bfloat16"), ALONE)
     model.model.layers[0].mlp.register_forward_hook(lambda *found: seen.append(found[2].dtype))
-    forest = shared_prefix.plant([([1, 4, 8], [[9, 2]])], model, 0)
-    found = responses.response_rewards(model, forest)
+    batch = shared_prefix.build_batch([([1, 4, 8], [[9, 2]])], model, 0)
+    found = responses.response_rewards(model, batch)
     assert seen == [torch.bfloat16]
     assert found.dtype == torch.float32
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
@@ -185,7 +186,8 @@ def test_with_its_adapters_off_a_model_is_the_one_it_started_from_bit_for_bit(
 ) -> None:
     tokenizer = tokens.load_tokenizer(tiny_model)
     base = models.load_policy(tiny_model, tokenizer, CPU)
-    policy = lora.add_adapters(models.load_policy(tiny_model, tokenizer, CPU), rank=4, alpha=8)
+    policy: Any = models.load_policy(tiny_model, tokenizer, CPU)
+    lora.add_adapters(policy, rank=4, alpha=8)
     ids = torch.tensor([[1, 4, 8, 5, 9, 10]])
     with torch.no_grad():
         for _, layer in lora.adapters_of(policy):
@@ -203,7 +205,7 @@ def test_ppo_with_adapters_keeps_no_second_model_and_its_reference_stays(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
     config = ppo_config(tiny_model, rankings, scorer, tmp_path / "run", lora_rank=4, kl_coef=0.01)
-    trainer = ppo.Trainer(config, ALONE)
+    trainer = ppo.PPOTrainer(config, ALONE)
     assert trainer.reference is None
     base = models.load_policy(tiny_model, trainer.tokenizer, CPU)
     first = trainer.update(PROMPTS * 2, 1, 3)
@@ -211,10 +213,10 @@ def test_ppo_with_adapters_keeps_no_second_model_and_its_reference_stays(
     assert first["ratio"] != 1
     trainer.update(PROMPTS * 2, 2, 3)
     rollout = trainer.roll_out(PROMPTS, torch.Generator().manual_seed(0))
-    planted = trainer.plant(rollout, range(len(PROMPTS)))
-    equip(base, config, ALONE, learns=False, quick=True)
-    wanted = trainer.per_micro_batch(rollout, planted, trainer.logprobs_of, base)
-    assert torch.equal(trainer.reference_logprobs(rollout, planted), wanted)
+    micro_batches = trainer.build_micro_batches(rollout, range(len(PROMPTS)))
+    prepare_model(base, config, ALONE, trainable=False, onednn=True)
+    wanted = trainer.per_token(rollout, micro_batches, trainer.logprobs_of, base)
+    assert torch.equal(trainer.reference_logprobs(rollout, micro_batches), wanted)
     ppo.main(config)
     trained, start = (
         models.load_policy(path, trainer.tokenizer, CPU).state_dict()
@@ -282,9 +284,8 @@ def test_a_run_ends_when_validation_has_had_enough_and_keeps_the_best(
 def test_label_smoothing_of_a_pair_is_both_orders_weighted() -> None:
     rewards, mask = tensor(1.0, -0.5), tensor(1, 1)
     found = losses.smoothed_plackett_luce(rewards, tensor(1, 2), mask, smoothing=0.2)
-    right = losses.bradley_terry(torch.tensor(1.0), torch.tensor(-0.5))
-    wrong = losses.bradley_terry(torch.tensor(-0.5), torch.tensor(1.0))
-    assert float(found) == pytest.approx(0.8 * float(right) + 0.2 * float(wrong), abs=1e-6)
+    right, wrong = (math.log1p(math.exp(-lead)) for lead in (1.5, -1.5))  # Bradley-Terry
+    assert float(found) == pytest.approx(0.8 * right + 0.2 * wrong, abs=1e-6)
     # A ranking of three turned over, with a shorter one beside it in the batch.
     rewards = torch.tensor([[0.3, -1.0, 2.0], [0.5, 0.1, 9.0]])
     ranks, mask = torch.tensor([[1, 2, 3], [1, 2, 4]]), torch.tensor([[1.0, 1, 1], [1, 1, 0]])
@@ -309,16 +310,16 @@ def test_a_stronger_preference_asks_for_a_wider_lead(tiny_model: str, tmp_path: 
             lines.write(json.dumps(row) + "\n")
     data = read_rankings(file)
     rankings = [each for split in data.splits.values() for each in split]
-    assert sorted(each.strength for each in rankings) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sorted(each.strength or 0 for each in rankings) == [0, 0, 1, 1, 2, 2, 3, 3]
     tokenizer = tokens.load_tokenizer(tiny_model)
     model = models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
     examples = [reward.encode(tokens.Encoder(tokenizer, 64), each) for each in rankings]
     config = reward_config(tiny_model, file, tmp_path / "out", margin_scale=0.5)
-    gaps = reward.gaps_on(model, examples, 0)
-    found, _ = reward.summed_loss(model, examples, 0, config)
+    margins = reward.margins_on(model, examples, 0)
+    found, _ = reward.sum_losses(model, examples, 0, config)
     lead = 0.5 * torch.tensor([each.ranking.strength for each in examples])
     assert float(found.detach()) == pytest.approx(
-        float(-(gaps - lead).sigmoid().log().sum()), abs=1e-5
+        float(-(margins - lead).sigmoid().log().sum()), abs=1e-5
     )
 
 
@@ -391,18 +392,19 @@ def test_ptx_adds_the_gradient_of_the_demonstrations_and_nothing_else(
     config = ppo_config(
         tiny_model, rankings, scorer, tmp_path, ptx_coef=2.0, ptx_data=str(demonstrations)
     )
-    trainer = ppo.Trainer(config, ALONE)
-    assert trainer.demonstrations is not None
+    trainer = ppo.PPOTrainer(config, ALONE)
+    assert trainer.ptx is not None
     trainer.optimizer.zero_grad()
-    loss = trainer.demonstrations.learn()["ptx_loss"]
-    found = trainer.policy.model.layers[0].mlp.up_proj.weight.grad.clone()
-    batch = [trainer.demonstrations.rows[index] for index in trainer.demonstrations.order(1)]
+    loss = trainer.add_ptx_gradients(trainer.ptx)["ptx_loss"]
+    policy: Any = trainer.policy
+    found = policy.model.layers[0].mlp.up_proj.weight.grad.clone()
+    batch = [trainer.ptx.rows[index] for index in trainer.ptx.order(1)]
     trainer.optimizer.zero_grad()
-    lost, _ = sft.summed_loss(trainer.policy, batch, 0)
+    lost, _ = sft.sum_losses(trainer.policy, batch, 0)
     mean = lost / sum(map(sft.count_targets, batch))
     (2.0 * mean).backward()
     assert loss == pytest.approx(float(mean.detach()), abs=1e-5)
-    assert torch.allclose(trainer.policy.model.layers[0].mlp.up_proj.weight.grad, found, atol=1e-6)
+    assert torch.allclose(policy.model.layers[0].mlp.up_proj.weight.grad, found, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -417,7 +419,9 @@ def test_ptx_keeps_what_the_reward_alone_would_unlearn(
             more["ptx_data"] = str(demonstrations)
         ppo.main(ppo_config(tiny_model, rankings, scorer, out, **more))
         tokenizer = tokens.load_tokenizer(str(out / "model"))
-        policy = capabilities.explore(models.load_policy(str(out / "model"), tokenizer, CPU))
+        policy = capabilities.probe_capabilities(
+            models.load_policy(str(out / "model"), tokenizer, CPU)
+        )
         examples = sft.encode(
             tokens.Encoder(tokenizer, 64), read_demonstrations(demonstrations)["validation"]
         )
@@ -429,23 +433,30 @@ def test_without_demonstrations_ptx_says_so(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainerError, match="messages: is missing"):
-        ppo.Trainer(ppo_config(tiny_model, rankings, scorer, tmp_path, ptx_coef=1.0), ALONE)
+        ppo.PPOTrainer(ppo_config(tiny_model, rankings, scorer, tmp_path, ptx_coef=1.0), ALONE)
 
 
 @pytest.mark.slow
-def test_a_watched_reward_model_is_told_and_never_climbed(
+def test_a_held_out_reward_model_is_reported_and_never_trained_against(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
-    reward.main(reward_config(tiny_model, rankings, tmp_path / "gold", seed=7))
-    gold = str(tmp_path / "gold" / "model")
+    reward.main(reward_config(tiny_model, rankings, tmp_path / "heldout", seed=7))
+    heldout = str(tmp_path / "heldout" / "model")
     plain = ppo.main(ppo_config(tiny_model, rankings, scorer, tmp_path / "plain", steps=3))
-    config = ppo_config(tiny_model, rankings, scorer, tmp_path / "watched", steps=3, gold=gold)
+    config = ppo_config(
+        tiny_model, rankings, scorer, tmp_path / "watched", steps=3, heldout_reward=heldout
+    )
     watched = ppo.main(config)
     assert watched["score"] == pytest.approx(plain["score"], abs=1e-6)
     rows = rows_of(tmp_path / "watched")
-    assert all(row["gold_score"] != row["score"] for row in rows)
-    assert {"gold_win_rate", "gold_score", "start_gold_score"} <= watched["held_out"].keys()
-    assert "scores: climbed and watched" in (tmp_path / "watched" / "report.html").read_text()
+    assert all(row["heldout_score"] != row["score"] for row in rows)
+    assert {"heldout_win_rate", "heldout_score", "start_heldout_score"} <= watched[
+        "held_out"
+    ].keys()
+    assert (
+        "scores: trained against, and held out"
+        in (tmp_path / "watched" / "report.html").read_text()
+    )
 
 
 def test_an_ensemble_scores_as_its_least_or_less_its_variance() -> None:
@@ -458,7 +469,7 @@ def test_an_ensemble_scores_as_its_least_or_less_its_variance() -> None:
 
 
 @pytest.mark.slow
-def test_ppo_climbs_an_ensemble_and_tells_how_far_it_differs(
+def test_ppo_trains_against_an_ensemble_and_reports_how_far_it_differs(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
     reward.main(reward_config(tiny_model, rankings, tmp_path / "second", seed=3))
@@ -538,11 +549,11 @@ def test_a_learner_divides_by_the_weight_of_the_whole_batch(tiny_model: str) -> 
     tokenizer = tokens.load_tokenizer(tiny_model)
     policy = models.load_policy(tiny_model, tokenizer, CPU)
     config = sft_config(tiny_model, Path("x"), Path("x"), micro_batch=1)
-    learner: Learner[sft.Row] = Learner(
+    learner: Learner[Any, sft.Row] = Learner(
         policy, config, ALONE, lr=1e-30,
-        loss_of=lambda model, rows: sft.summed_loss(model, rows, 0),
+        sum_losses=lambda model, rows: sft.sum_losses(model, rows, 0),
         weight_of=sft.count_targets,
     )  # fmt: skip
     rows: list[sft.Row] = [[([1, 4, 8], [[9, 2]])], [([1, 4], [[10, 11, 12, 13, 14, 2]])]]
-    wanted = float(sft.summed_loss(policy, rows, 0)[0].detach()) / 8
-    assert learner.step(rows, lr=1e-30)["loss"] == pytest.approx(wanted, abs=1e-5)
+    wanted = float(sft.sum_losses(policy, rows, 0)[0].detach()) / 8
+    assert learner.training_step(rows, lr=1e-30)["loss"] == pytest.approx(wanted, abs=1e-5)

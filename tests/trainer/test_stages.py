@@ -163,7 +163,7 @@ def test_before_the_first_update_ratios_are_one_and_kl_is_zero(
         tiny_model, reward_run, rankings, tmp_path, temperature=temperature, lr=1e-30,
         micro_batch=4,
     )  # fmt: skip
-    trainer = ppo.Trainer(config, ALONE)
+    trainer = ppo.PPOTrainer(config, ALONE)
     prompts = [[{"role": "user", "content": "tell me story"}]] * 16
     figures = trainer.update(prompts, 1, 4)
     assert figures["kl"] == 0
@@ -191,12 +191,12 @@ def test_sampled_tokens_have_the_logprobs_that_training_computes(tiny_model: str
 def test_a_value_knows_nothing_of_its_own_token(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
-    trainer = ppo.Trainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), ALONE)
+    trainer = ppo.PPOTrainer(make_ppo(tiny_model, reward_run, rankings, tmp_path), ALONE)
     rollout = trainer.roll_out([[{"role": "user", "content": "tell me"}]] * 2, trainer.stream)
 
     def values() -> torch.Tensor:
-        planted = trainer.plant(rollout, range(2))
-        return trainer.per_micro_batch(rollout, planted, response_values, trainer.value_model)
+        micro_batches = trainer.build_micro_batches(rollout, range(2))
+        return trainer.per_token(rollout, micro_batches, response_values, trainer.value_model)
 
     before = values()
     rollout.response[:, 0] = 9
@@ -209,7 +209,7 @@ def test_missing_ends_cost_their_penalty_and_real_ends_do_not(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     prompts = [[{"role": "user", "content": "tell me story"}]] * 32
-    trainer = ppo.Trainer(
+    trainer = ppo.PPOTrainer(
         make_ppo(tiny_model, reward_run, rankings, tmp_path, missing_eos_penalty=5.0), ALONE
     )
     experience = trainer.collect(prompts)
@@ -230,7 +230,7 @@ def test_gradient_accumulation_changes_nothing(
             tiny_model, reward_run, rankings, tmp_path, micro_batch=micro, batch_size=8,
             minibatches=1, ppo_epochs=1,
         )  # fmt: skip
-        trainer = ppo.Trainer(config, ALONE)
+        trainer = ppo.PPOTrainer(config, ALONE)
         trainer.update(prompts, 1, 4)
         found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
     one, other = found
@@ -238,7 +238,7 @@ def test_gradient_accumulation_changes_nothing(
 
 
 @pytest.mark.slow
-def test_ppo_climbs_and_leaves_its_reference_alone(
+def test_ppo_raises_the_reward_and_leaves_its_reference_alone(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "ppo"
@@ -265,7 +265,7 @@ def make_rloo(model: str, reward_run: Path, data: Path, out: Path, **more: Any) 
     )  # fmt: skip
 
 
-def test_rloo_climbs_without_a_value_model(
+def test_rloo_raises_the_reward_without_a_value_model(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "rloo"
@@ -289,15 +289,14 @@ def test_rloo_accumulates_gradients_exactly_and_ends_equal_rewards_where_they_ar
         config = make_rloo(
             tiny_model, reward_run, rankings, tmp_path, batch_size=8, micro_batch=micro
         )
-        trainer = rloo.Trainer(config, ALONE)
+        trainer = rloo.RLOOTrainer(config, ALONE)
         trainer.update(prompts, 1, 4)
         found.append(torch.cat([p.detach().flatten() for p in trainer.policy.parameters()]))
-    one, other = found
-    assert torch.allclose(one, other, atol=1e-5)
-    trainer = rloo.Trainer(config, ALONE)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    trainer = rloo.RLOOTrainer(config, ALONE)
     rollout = trainer.roll_out(prompts, trainer.stream)
     before = [p.detach().clone() for p in trainer.policy.parameters()]
-    figures = trainer.climb(rollout, torch.zeros(2))
+    figures = trainer.update_policy(rollout, torch.zeros(2))
     assert figures["grad_norm"] == 0
     assert all(
         torch.equal(one, other)
@@ -438,13 +437,13 @@ def test_a_tokenizer_of_another_family_is_read_through_its_text(
     tiny_model: str, reward_run: Path, rankings: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    tokenizer = tokens.load_tokenizer(str(reward_run / "model"))
+    tokenizer: Any = tokens.load_tokenizer(str(reward_run / "model"))
     tokenizer.add_tokens(["elephant"])
     model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
     artifacts.save_model(model, tokenizer, other)
     config = make_ppo(tiny_model, reward_run, rankings, tmp_path / "x", reward=str(other))
-    trainer = ppo.Trainer(config, ALONE)
-    assert not trainer.same_tokens
+    trainer = ppo.PPOTrainer(config, ALONE)
+    assert not trainer.rewards.first.same_tokens
     assert float(trainer.value_model.score.weight.detach().abs().max()) == 0
     experience = trainer.collect([[{"role": "user", "content": "tell me"}]] * 4)
     assert bool(torch.isfinite(experience.scores).all())

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeVar
 
 Messages = list[dict[str, str]]
 
@@ -44,15 +44,18 @@ class Prompt:
     id: str = ""
 
 
+Example = TypeVar("Example", Ranking, Demonstration, Prompt)
+
+
 @dataclass
-class Data:
+class Data(Generic[Example]):
     """Examples by split, the hash of the bytes they came from, and what was left out and why."""
 
-    splits: dict[str, list[Any]]
+    splits: dict[str, list[Example]]
     hash: str
     left_out: dict[str, int] = field(default_factory=dict)
 
-    def __getitem__(self, split: str) -> list[Any]:
+    def __getitem__(self, split: str) -> list[Example]:
         """The examples of a split."""
         return self.splits[split]
 
@@ -60,10 +63,10 @@ class Data:
 def split_of(messages: Messages) -> str:
     """The split of a prompt in a file that has none: SHA-256 of its canonical JSON as a fraction."""
     text = json.dumps(messages, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    fraction = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
     edge = 0.0
     for name, share in SHARES.items():
         edge += share
-        if place < edge:
+        if fraction < edge:
             return name
     return "train"

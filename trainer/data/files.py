@@ -7,16 +7,25 @@ by its name. Every error names the file, the line and the field.
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from trainer.data.examples import SPLITS, Data, Demonstration, Messages, split_of
+from trainer.data.examples import (
+    SPLITS,
+    Data,
+    Demonstration,
+    Example,
+    Messages,
+    Prompt,
+    Ranking,
+    split_of,
+)
 from trainer.data.rows import WrongRow, demonstrations_of, prompts_of, rankings_of
+from trainer.data.values import JsonObject
 from trainer.errors import TrainerError
 
 
-def read_rankings(path: str | Path) -> Data:
+def read_rankings(path: str | Path) -> Data[Ranking]:
     """Rankings and comparisons of an export directory or a file.
 
     A single candidate, and a ranking of weight 0, carry nothing: they are left out, and counted. Rankings
@@ -39,12 +48,12 @@ def read_rankings(path: str | Path) -> Data:
     return data
 
 
-def read_demonstrations(path: str | Path) -> Data:
+def read_demonstrations(path: str | Path) -> Data[Demonstration]:
     """Demonstrations of an export directory or a file; of comparisons, the preferred response."""
     return _read(Path(path), ("demonstrations", "comparisons", "hh"), demonstrations_of)
 
 
-def read_prompts(path: str | Path) -> Data:
+def read_prompts(path: str | Path) -> Data[Prompt]:
     """Prompts: of an import file, or of any of the other files, each once."""
     data = _read(Path(path), ("rankings", "demonstrations", "comparisons", "hh"), prompts_of)
     for split, rows in data.splits.items():
@@ -53,18 +62,22 @@ def read_prompts(path: str | Path) -> Data:
     return data
 
 
-def _read(path: Path, kinds: Sequence[str], convert: Any) -> Data:
+def _read(
+    path: Path, kinds: Sequence[str], convert: Callable[[JsonObject], list[Example]]
+) -> Data[Example]:
     if not path.exists():
         raise TrainerError(f"{path}: there is no such file or directory")
     digest = hashlib.sha256()
-    splits: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[Example]] = {split: [] for split in SPLITS}
     if path.is_dir():
         for split in SPLITS:
             for file in _files_of(path, kinds, split):
-                _read_file(file, split, convert, splits, digest)
+                digest.update(file.read_bytes())
+                _read_file(file, split, convert, splits)
     else:
         named = next((split for split in SPLITS if f".{split}." in path.name), None)
-        _read_file(path, named, convert, splits, digest)
+        digest.update(path.read_bytes())
+        _read_file(path, named, convert, splits)
     if not any(splits.values()):
         raise TrainerError(f"{path}: holds no {kinds[0]}")
     return Data(splits, digest.hexdigest())
@@ -74,8 +87,8 @@ def _files_of(folder: Path, kinds: Sequence[str], split: str) -> list[Path]:
     """The files of the first kind that the directory has for any split."""
     for kind in kinds:
         if any(_find(folder, kind, each) for each in SPLITS):
-            found = _find(folder, kind, split)
-            return [found] if found else []
+            file = _find(folder, kind, split)
+            return [file] if file else []
     names = ", ".join(f"{kind}.{split}.jsonl" for kind in kinds)
     raise TrainerError(f"{folder}: is no export directory (it has none of {names})")
 
@@ -89,9 +102,11 @@ def _find(folder: Path, kind: str, split: str) -> Path | None:
 
 
 def _read_file(
-    file: Path, split: str | None, convert: Any, splits: dict[str, list[Any]], digest: Any
+    file: Path,
+    split: str | None,
+    convert: Callable[[JsonObject], list[Example]],
+    splits: dict[str, list[Example]],
 ) -> None:
-    digest.update(file.read_bytes())
     for line, row in _rows(file):
         try:
             for example in convert(row):
@@ -100,12 +115,11 @@ def _read_file(
             raise TrainerError(f"{file}:{line}: {error}") from None
 
 
-def _prompt_of(example: Any) -> Messages:
-    messages: Messages = example.messages
-    return messages[:-1] if isinstance(example, Demonstration) else messages
+def _prompt_of(example: Ranking | Demonstration | Prompt) -> Messages:
+    return example.messages[:-1] if isinstance(example, Demonstration) else example.messages
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: Path) -> Iterator[tuple[int, JsonObject]]:
     if file.suffix == ".parquet":
         import pyarrow.parquet
 

@@ -1,22 +1,24 @@
 """The rows of the files as examples, each checked field by field."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import overload
 
 from trainer.data.examples import Demonstration, Messages, Prompt, Ranking
+from trainer.data.values import JsonObject, JsonValue
 
+ROLES = ("system", "user", "assistant")
 MARKER = re.compile(r"\n\n(Human|Assistant):")
 
 
 class WrongRow(Exception):  # noqa: N818
-    """A row that cannot be used; the reader adds the place."""
+    """A row that cannot be used; the reader adds file and line."""
 
 
-def rankings_of(row: Mapping[str, Any]) -> list[Ranking]:
+def rankings_of(row: JsonObject) -> list[Ranking]:
     if "chosen" in row:
         messages, chosen, rejected = _pair(row)
-        policies = (row.get("chosen_policy"), row.get("rejected_policy"))
+        policies = (_name(row.get("chosen_policy")), _name(row.get("rejected_policy")))
         weight = _number(row, "weight", 1.0)
         return [
             Ranking(
@@ -38,44 +40,45 @@ def rankings_of(row: Mapping[str, Any]) -> list[Ranking]:
     raise WrongRow("chosen: is missing, and so is rankings")
 
 
-def _rankings_of_export(row: Mapping[str, Any]) -> list[Ranking]:
+def _rankings_of_export(row: JsonObject) -> list[Ranking]:
     messages = _prompt(row, "messages")
-    candidates = _list(row, "candidates")
-    if not all(
-        isinstance(each, dict)
-        and isinstance(each.get("id"), str)
-        and isinstance(each.get("text"), str)
-        for each in candidates
-    ):
-        raise WrongRow("candidates: must be objects with id and text")
-    names = [each["id"] for each in candidates]
+    names, texts, policies = [], [], []
+    for each in _list(row, "candidates"):
+        name, text = (each.get("id"), each.get("text")) if isinstance(each, dict) else (None, None)
+        if not isinstance(each, dict) or not isinstance(name, str) or not isinstance(text, str):
+            raise WrongRow("candidates: must be objects with id and text")
+        names.append(name)
+        texts.append(text)
+        policies.append(_name(each.get("policy")))
     if len(set(names)) < len(names):
         raise WrongRow("candidates: two have the same id")
-    texts = [each["text"] for each in candidates]
-    policies = tuple(each.get("policy") for each in candidates)
-    found = []
+    rankings = []
     for number, ranking in enumerate(_list(row, "rankings")):
         given = ranking.get("ranks") if isinstance(ranking, dict) else None
-        if not isinstance(given, dict) or set(given) != set(names):
+        if not isinstance(ranking, dict) or not isinstance(given, dict) or set(given) != set(names):
             raise WrongRow(f"rankings.{number}.ranks: must give every candidate a rank")
         ranks = _ranks([given[name] for name in names], len(names))
         weight = _number(ranking, "weight", 1.0)
-        found.append(
+        rankings.append(
             Ranking(
                 messages,
                 texts,
                 ranks,
                 weight,
                 str(ranking.get("rater", "")),
-                policies,
+                tuple(policies),
                 strength=_number(ranking, "strength", None) if len(names) == 2 else None,
                 axes=_axes(ranking.get("axes"), names),
             )
         )
-    return found
+    return rankings
 
 
-def _axes(value: Any, names: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
+def _name(value: JsonValue) -> str | None:
+    return None if value is None else str(value)
+
+
+def _axes(value: JsonValue, names: Sequence[str]) -> dict[str, tuple[float | None, ...]]:
     """Scores by candidate. A score of the best one alone orders nothing, and is left out."""
     given = value if isinstance(value, dict) else {}
     return {
@@ -85,12 +88,13 @@ def _axes(value: Any, names: Sequence[str]) -> dict[str, tuple[float | None, ...
     }
 
 
-def _score(value: Any) -> float | None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain else None
+def _score(value: JsonValue) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value)
 
 
-def demonstrations_of(row: Mapping[str, Any]) -> list[Demonstration]:
+def demonstrations_of(row: JsonObject) -> list[Demonstration]:
     if "messages" in row and "rankings" not in row:
         messages = _messages(row, "messages")
         if messages[-1]["role"] != "assistant":
@@ -102,7 +106,7 @@ def demonstrations_of(row: Mapping[str, Any]) -> list[Demonstration]:
     raise WrongRow("messages: is missing")
 
 
-def prompts_of(row: Mapping[str, Any]) -> list[Prompt]:
+def prompts_of(row: JsonObject) -> list[Prompt]:
     name = str(row.get("prompt_id") or row.get("id") or "")
     if "rankings" in row:
         return [Prompt(_prompt(row, "messages"), name)]
@@ -118,7 +122,7 @@ def prompts_of(row: Mapping[str, Any]) -> list[Prompt]:
     raise WrongRow("prompt: is missing")
 
 
-def _pair(row: Mapping[str, Any]) -> tuple[Messages, str, str]:
+def _pair(row: JsonObject) -> tuple[Messages, str, str]:
     """(messages, chosen, rejected) of any of the three forms of a comparison."""
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if row.get("prompt") is not None:
@@ -173,23 +177,23 @@ def split_transcripts(chosen: str, rejected: str) -> tuple[Messages, str, str]:
     return messages, rests[0], rests[1]
 
 
-def _messages(row: Mapping[str, Any], name: str) -> Messages:
+def _messages(row: JsonObject, name: str) -> Messages:
     value = row.get(name)
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
         raise WrongRow(f"{name}: must be a string or a list of messages")
+    messages: Messages = []
     for number, message in enumerate(value):
-        if (
-            not isinstance(message, dict)
-            or message.get("role") not in ("system", "user", "assistant")
-            or not isinstance(message.get("content"), str)
-        ):
+        given = message if isinstance(message, dict) else {}
+        role, content = given.get("role"), given.get("content")
+        if not isinstance(role, str) or not isinstance(content, str) or role not in ROLES:
             raise WrongRow(f"{name}.{number}: must have a role and a content")
-    return [{"role": each["role"], "content": each["content"]} for each in value]
+        messages.append({"role": role, "content": content})
+    return messages
 
 
-def _prompt(row: Mapping[str, Any], name: str) -> Messages:
+def _prompt(row: JsonObject, name: str) -> Messages:
     return _checked_prompt(_messages(row, name), name)
 
 
@@ -199,14 +203,14 @@ def _checked_prompt(messages: Messages, name: str) -> Messages:
     return messages
 
 
-def _list(row: Mapping[str, Any], name: str) -> list[Any]:
+def _list(row: JsonObject, name: str) -> list[JsonValue]:
     value = row.get(name)
     if not isinstance(value, list):
         raise WrongRow(f"{name}: must be a list")
     return value
 
 
-def _response(name: str, value: Any) -> str:
+def _response(name: str, value: JsonValue) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
@@ -216,31 +220,31 @@ def _response(name: str, value: Any) -> str:
     raise WrongRow(f"{name}: must be a string, or a list of one assistant's message")
 
 
-def _candidate(value: Any) -> str:
+def _candidate(value: JsonValue) -> str:
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise WrongRow("candidates: must be strings, or objects with a text")
     return text
 
 
-def _ranks(values: Any, count: int) -> list[int]:
-    whole = isinstance(values, list) and all(
-        isinstance(each, int) and not isinstance(each, bool) for each in values
-    )
-    if not whole or len(values) != count or (count and min(values) < 1):
+def _ranks(values: JsonValue, count: int) -> list[int]:
+    given = values if isinstance(values, list) else []
+    ranks = [each for each in given if isinstance(each, int) and not isinstance(each, bool)]
+    whole = isinstance(values, list) and len(ranks) == len(given) == count
+    if not whole or (count and min(ranks) < 1):
         raise WrongRow("ranks: must be whole numbers from 1, one for each candidate")
-    return list(values)
+    return ranks
 
 
 @overload
-def _number(row: Mapping[str, Any], name: str, default: float) -> float: ...
+def _number(row: JsonObject, name: str, default: float) -> float: ...
 
 
 @overload
-def _number(row: Mapping[str, Any], name: str, default: None) -> float | None: ...
+def _number(row: JsonObject, name: str, default: None) -> float | None: ...
 
 
-def _number(row: Mapping[str, Any], name: str, default: float | None) -> float | None:
+def _number(row: JsonObject, name: str, default: float | None) -> float | None:
     value = row.get(name)
     if value is None:
         return default

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from trainer.engine.protocols import Module
 from trainer.errors import TrainerError, UsageError
 
 Item = TypeVar("Item")
@@ -56,7 +57,7 @@ class Processes:
         if size % self.count:
             raise UsageError(f"--batch-size {size} does not divide among {self.count} processes")
 
-    def add_up(self, figures: Tensor) -> Tensor:
+    def all_reduce(self, figures: Tensor) -> Tensor:
         """The sum of a tensor over the processes."""
         if self.count > 1:
             figures = figures.to(self.device)
@@ -65,23 +66,23 @@ class Processes:
 
     def any(self, here: bool) -> bool:
         """Whether it is so in any process."""
-        return bool(self.add_up(torch.tensor(float(here))))
+        return bool(self.all_reduce(torch.tensor(float(here))))
 
-    def collect(self, items: Sequence[Item]) -> list[Item]:
+    def all_gather(self, items: Sequence[Item]) -> list[Item]:
         """The items of all processes, in the order that `share` took them from."""
         if self.count == 1:
             return list(items)
         parts: list[list[Item]] = [[] for _ in range(self.count)]
         dist.all_gather_object(parts, list(items))
         most = max(map(len, parts))
-        return [part[place] for place in range(most) for part in parts if place < len(part)]
+        return [part[index] for index in range(most) for part in parts if index < len(part)]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all have come this far."""
         if self.count > 1:
             dist.barrier()
 
-    def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add the gradients of all processes up, in few messages."""
         if self.count == 1:
             return
@@ -102,7 +103,7 @@ class Processes:
         for gradient, summed in zip(whole, torch.split(flat, sizes), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
-    def clip(self, parameters: Iterable[nn.Parameter], longest: float) -> float:
+    def clip_grad_norm(self, parameters: Iterable[nn.Parameter], max_norm: float) -> float:
         """Shorten the gradient to at most that norm; the norm before."""
         gradients = [each.grad for each in parameters if each.grad is not None]
         whole = [each for each in gradients if not isinstance(each, DTensor)]
@@ -110,13 +111,13 @@ class Processes:
             norm = torch.nn.utils.get_total_norm(whole)
         else:
             parts = [each.to_local() for each in gradients if isinstance(each, DTensor)]
-            square = self.add_up(torch.nn.utils.get_total_norm(parts).square())
+            square = self.all_reduce(torch.nn.utils.get_total_norm(parts).square())
             norm = (torch.nn.utils.get_total_norm(whole).square() + square).sqrt()
-        scale = (longest / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_([local_of(each) for each in gradients], scale)
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([local_part(each) for each in gradients], scale)
         return float(norm)
 
-    def shard(self, model: nn.Module) -> None:
+    def shard(self, model: Module) -> None:
         """Divide the weights of the model's layers among the processes.
 
         Every layer is divided by itself, so that it may be called from anywhere. Raises TrainerError
@@ -141,7 +142,7 @@ def wants_shards(asked: bool) -> bool:
     return asked or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def local_of(value: Tensor) -> Tensor:
+def local_part(value: Tensor) -> Tensor:
     """This process's part of a tensor that may be divided."""
     return value.to_local() if isinstance(value, DTensor) else value
 
@@ -157,12 +158,6 @@ def whole(value: Any) -> Any:
     return value
 
 
-def load_model_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load a whole state into a model that may be divided."""
-    own = model.state_dict()
-    model.load_state_dict({name: divided_as(own[name], each) for name, each in state.items()})
-
-
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a whole state into the optimiser of a model that may be divided."""
     optimizer.load_state_dict(state)
@@ -171,10 +166,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
             moments = optimizer.state.get(parameter, {})
             for name, value in moments.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    moments[name] = divided_as(parameter, value)
+                    moments[name] = shard_like(parameter, value)
 
 
-def divided_as(pattern: Any, value: Tensor) -> Tensor:
+def shard_like(pattern: Any, value: Tensor) -> Tensor:
     """A whole tensor, divided as the pattern is."""
     if isinstance(pattern, DTensor) and not isinstance(value, DTensor):
         return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)

@@ -6,16 +6,16 @@ token, changes nothing. Log-probabilities are computed in float32.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.data.examples import Messages
+from trainer.engine.protocols import Model, RewardModel
 from trainer.engine.tokens import Encoder, pad_right, positions_of
 
 
-def computing(model: Any) -> AbstractContextManager[Any]:
+def autocast_of(model: Model) -> AbstractContextManager[object]:
     """The precision that the run computes this model in; outside of it, everything is float32."""
     dtype = getattr(model, "compute_dtype", None)
     if dtype is None:
@@ -23,13 +23,14 @@ def computing(model: Any) -> AbstractContextManager[Any]:
     return torch.autocast(next(model.parameters()).device.type, dtype)
 
 
-def trunk_of(model: Any) -> Any:
+def trunk_of(model: Model) -> nn.Module:
     """The model without its head."""
-    return getattr(model, model.base_model_prefix)
+    trunk: nn.Module = getattr(model, model.base_model_prefix)
+    return trunk
 
 
 def hidden_states(
-    model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
+    model: Model, ids: Tensor, mask: Tensor | None, positions: Tensor | None = None
 ) -> Tensor:
     """(B, L, D) last hidden states of the model's trunk, in float32.
 
@@ -40,22 +41,16 @@ def hidden_states(
         assert mask is not None
         positions = positions_of(mask)
     trunk = trunk_of(model)
-    with computing(model):
+    with autocast_of(model):
         output = trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     states: Tensor = output.last_hidden_state
     return states.float()
 
 
-def token_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """(B, L) the scalar head at every position, less the mean that was measured after training."""
-    scores: Tensor = model.score(hidden_states(model, ids, mask))[..., 0]
-    return scores - getattr(model.config, "reward_mean", 0.0)
-
-
-def sequence_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def sequence_rewards(model: RewardModel, ids: Tensor, mask: Tensor) -> Tensor:
     """(B,) rewards read at each row's last real token: the end token of its response."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    last = (places * mask).argmax(-1)
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = (columns * mask).argmax(-1)
     states = hidden_states(model, ids, mask)
     ends = states[torch.arange(len(states), device=states.device), last]  # (B, D)
     scores: Tensor = model.score(ends)[..., 0]
@@ -63,7 +58,11 @@ def sequence_rewards(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def score_texts(
-    model: Any, encoder: Encoder, pairs: Sequence[tuple[Messages, str]], *, batch_size: int = 64
+    model: RewardModel,
+    encoder: Encoder,
+    pairs: Sequence[tuple[Messages, str]],
+    *,
+    batch_size: int = 64,
 ) -> Tensor:
     """(N,) rewards of responses to conversations, tokenised as the reward model wants them."""
     device = next(model.parameters()).device

@@ -1,43 +1,44 @@
-"""The last layer worked out only where its result is read.
+"""The last layer computed only where its result is read.
 
-Later layers attend to what an earlier one says of every token; to the last one's nobody does. Where a place
-of it is not read, it needs keys and values alone: no query, no output of its attention, no feed-forward
-part. A reward model is read at one place in a response, a policy at none of the prompt's: with few layers
-that is a good part of all work (of a two-layer reward model's two fifths), with many it is little.
+Later layers attend to what an earlier one says of every token; to the last one's nobody does. Where a
+position of it is not read, it needs keys and values alone: no query, no output of its attention, no
+feed-forward part. A reward model is read at one position in a response, a policy at none of the prompt's:
+with few layers that is a good part of all work (of a two-layer reward model's two fifths), with many it is
+little.
 
 It is done by hooks on the last layer's own parts, so that every model whose parts are named as usual has
-it; `capabilities.explore` tries whether the states that are read stay what they were.
+it; `probe_capabilities` tries whether the states that are read stay what they were.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
 from trainer.engine.forward import trunk_of
+from trainer.engine.protocols import Model
 
-# Parts of a layer that work on each place alone, where keys and values do not come from.
-PLACEWISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
+# Parts of a layer that work on each position alone, where keys and values do not come from.
+POSITIONWISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 # Taking rows out and putting them back costs about as much as a tenth of a layer's work.
 MOST_READ = 0.9
 
 
-class LastLayer:
-    """Which places of the last layer are worked out at present; all, unless `only` says otherwise."""
+class SelectiveLastLayer:
+    """Which positions of the last layer are computed at present; all, outside of `compute_only`."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.rows: Tensor | None = None
         self.shape = (0, 0)
-        self.found = [name for name in PLACEWISE if has(layer, name)]
-        for name in self.found:
+        self.parts = [name for name in POSITIONWISE if has_part(layer, name)]
+        for name in self.parts:
             part = layer.get_submodule(name)
-            part.register_forward_pre_hook(self.take)
-            part.register_forward_hook(self.put)
+            part.register_forward_pre_hook(self.gather_rows)
+            part.register_forward_hook(self.scatter_rows)
 
     @contextmanager
-    def only(self, rows: Tensor, shape: tuple[int, int]) -> Iterator[None]:
-        """Work out these (N,) different places of the (R, L) batch laid flat."""
+    def compute_only(self, rows: Tensor, shape: tuple[int, int]) -> Iterator[None]:
+        """Compute these (N,) different positions of the (R, L) batch laid flat."""
         if len(rows) > MOST_READ * shape[0] * shape[1]:
             yield
             return
@@ -47,14 +48,14 @@ class LastLayer:
         finally:
             self.rows = None
 
-    def take(self, _: nn.Module, given: tuple[Any, ...]) -> Any:
+    def gather_rows(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """(1, N, D) of (R, L, D): what is read goes into the part."""
         if self.rows is None:
             return None
-        states, *rest = given
+        states, *rest = inputs
         return (states.flatten(0, 1).index_select(0, self.rows)[None], *rest)
 
-    def put(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Any:
+    def scatter_rows(self, _: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         """(R, L, D) of (1, N, D): zeros where nobody reads."""
         if self.rows is None:
             return None
@@ -62,7 +63,7 @@ class LastLayer:
         return whole.index_copy(0, self.rows, output[0]).view(*self.shape, -1)
 
 
-def has(layer: nn.Module, name: str) -> bool:
+def has_part(layer: nn.Module, name: str) -> bool:
     """Whether the layer has such a part."""
     try:
         layer.get_submodule(name)
@@ -71,12 +72,12 @@ def has(layer: nn.Module, name: str) -> bool:
     return True
 
 
-def last_layer_of(model: Any) -> LastLayer | None:
-    """The model's last layer, ready to be narrowed; None where it is not found."""
+def find_last_layer(model: Model) -> SelectiveLastLayer | None:
+    """The model's last layer, ready to be computed in part; None where it is not found."""
     trunk = trunk_of(model)
     for name in ("layers", "h"):
         layers = getattr(trunk, name, None)
         if isinstance(layers, nn.ModuleList) and len(layers):
-            found = LastLayer(layers[-1])
-            return found if found.found else None
+            last = SelectiveLastLayer(layers[-1])
+            return last if last.parts else None
     return None

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from trainer.engine.distributed import whole
+from trainer.engine.protocols import Model, Module
 from trainer.errors import TrainerError
 
 
-def add_adapters(model: Any, *, rank: int, alpha: float) -> Any:
-    """The model with adapters in every linear layer but the heads; nothing else of the trunk moves.
+def add_adapters(model: Model, *, rank: int, alpha: float) -> None:
+    """Put adapters into every linear layer but the heads; nothing else of the trunk moves.
 
     The output of an adapter is scaled by alpha / rank. A scalar head stays trainable as a whole.
     """
@@ -27,16 +28,17 @@ def add_adapters(model: Any, *, rank: int, alpha: float) -> Any:
 
     scale: Any = alpha  # peft's hint says int; it divides
     config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=0.0, target_modules="all-linear")
+    module: Any = model  # a torch module, whatever else it is
     try:
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(config, module)
     except ValueError as error:
         raise TrainerError(f"--lora-rank: this model takes no adapters: {error}") from None
-    if isinstance(getattr(model, "score", None), nn.Module):
-        model.score.requires_grad_(True)
-    return model
+    head = getattr(model, "score", None)
+    if isinstance(head, nn.Module):
+        head.requires_grad_(True)
 
 
-def adapters_of(model: nn.Module) -> list[tuple[str, Any]]:
+def adapters_of(model: Module) -> list[tuple[str, Any]]:
     """The layers that have adapters, by name."""
     from peft.tuners.lora import LoraLayer
 
@@ -44,7 +46,7 @@ def adapters_of(model: nn.Module) -> list[tuple[str, Any]]:
 
 
 @contextmanager
-def adapters_off(model: nn.Module) -> Iterator[None]:
+def adapters_off(model: Module) -> Iterator[None]:
     """The model as it was before any training, while this lasts."""
     layers = [each for _, each in adapters_of(model)]
     for each in layers:
@@ -56,7 +58,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
             each.enable_adapters(True)
 
 
-def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
+def base_state(model: Module) -> dict[str, torch.Tensor]:
     """What the adapters leave alone: all weights but theirs and a scalar head's."""
     return {
         name: value
@@ -65,7 +67,7 @@ def base_state(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def save_adapters(model: nn.Module, folder: Path, *, writes: bool = True) -> None:
+def save_adapters(model: Module, folder: Path, *, writes: bool = True) -> None:
     """Write the adapters in the layout that peft and inference servers load.
 
     Of processes that hold parts of them, all ask, and one writes.
@@ -99,7 +101,7 @@ def save_adapters(model: nn.Module, folder: Path, *, writes: bool = True) -> Non
     (folder / "adapter_config.json").write_text(json.dumps(description, indent=2) + "\n")
 
 
-def merge_adapters(model: nn.Module) -> None:
+def merge_adapters(model: Module) -> None:
     """Add the adapters to the weights that they stand beside: a plain model again."""
     for name, layer in adapters_of(model):
         layer.merge()

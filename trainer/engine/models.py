@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.engine.distributed import local_of
-from trainer.errors import TrainerError, UsageError
+from trainer.engine.distributed import local_part
+from trainer.engine.protocols import AnyModel, Model, Module, Policy, RewardModel, Tokenizer
+from trainer.errors import TrainerError, UsageError, first_line
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -36,16 +37,18 @@ def make_repeatable(seed: int, device: torch.device | None = None) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def load_policy(path: str, tokenizer: Any, device: torch.device) -> Any:
+def load_policy(path: str, tokenizer: Tokenizer, device: torch.device) -> Policy:
     """A causal language model in float32, without dropout, ready for the tokenizer's tokens."""
     from transformers import AutoModelForCausalLM
 
-    model = _load(AutoModelForCausalLM, path)
+    model: Policy = _load(AutoModelForCausalLM, path)
     _fit(model, tokenizer)
     return without_dropout(model).to(device)
 
 
-def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: int) -> Any:
+def load_reward_model(
+    path: str, tokenizer: Tokenizer, device: torch.device, *, seed: int
+) -> RewardModel:
     """A scalar reward model to train: a trained one, or a policy's trunk with a fresh head.
 
     A fresh head is drawn from N(0, 1/(d+1)) (Stiennon et al. 2020's code), so that first rewards are
@@ -54,7 +57,7 @@ def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: 
     from transformers import AutoModelForSequenceClassification
 
     trained = is_reward_model(path)
-    model = _load(AutoModelForSequenceClassification, path, num_labels=1)
+    model: RewardModel = _load(AutoModelForSequenceClassification, path, num_labels=1)
     if not isinstance(getattr(model, "score", None), nn.Module):
         raise TrainerError(f"{path}: has no scalar head named `score`: its family is not supported")
     _fit(model, tokenizer)
@@ -68,7 +71,7 @@ def load_reward_model(path: str, tokenizer: Any, device: torch.device, *, seed: 
     return without_dropout(model).to(device)
 
 
-def load_scorer(path: str, tokenizer: Any, device: torch.device) -> Any:
+def load_frozen_reward_model(path: str, tokenizer: Tokenizer, device: torch.device) -> RewardModel:
     """A trained reward model, frozen. Raises TrainerError where there is none at this path."""
     if not is_reward_model(path):
         raise TrainerError(f"{path}: is no reward model (`python -m trainer reward` makes one)")
@@ -83,7 +86,7 @@ def is_reward_model(path: str) -> bool:
     return any("SequenceClassification" in name for name in names)
 
 
-def window_of(*models: Any) -> int | None:
+def window_of(*models: Model) -> int | None:
     """The most tokens that all of the models can read; None where none of them says."""
     said = [
         getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models
@@ -91,12 +94,12 @@ def window_of(*models: Any) -> int | None:
     return min((size for size in said if size), default=None)
 
 
-def fit_window(max_length: int, *models: Any) -> int:
+def fit_window(max_length: int, *models: Model) -> int:
     """`max_length`, or the smallest window of the models where that is less."""
     return min(max_length, window_of(*models) or max_length)
 
 
-def response_room(max_length: int, response_length: int, *models: Any) -> int:
+def max_prompt_tokens_of(max_length: int, response_length: int, *models: Model) -> int:
     """The tokens left for a prompt beside a response. Raises UsageError where there are none."""
     window = fit_window(max_length, *models)
     if response_length >= window:
@@ -107,39 +110,34 @@ def response_room(max_length: int, response_length: int, *models: Any) -> int:
     return window - response_length
 
 
-def _load(kind: Any, path: str, **options: Any) -> Any:
+def _load(kind: Any, path: str, **options: int) -> Any:
     try:
         return kind.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # a missing file, a broken one, an id without a network …
         raise TrainerError(f"{path}: the model cannot be loaded: {first_line(error)}") from None
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else repr(error)
-
-
-def _fit(model: Any, tokenizer: Any) -> None:
+def _fit(model: Model, tokenizer: Tokenizer) -> None:
     """Give the model a row for every token, and the tokenizer's padding token."""
     if model.get_input_embeddings().num_embeddings < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    generation = getattr(model, "generation_config", None)
+    if generation is not None:
+        generation.pad_token_id = tokenizer.pad_token_id
 
 
-def without_dropout(model: Any) -> Any:
+def without_dropout(model: AnyModel) -> AnyModel:
     """Switch every dropout off: as a module, or as a number that attention reads."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]
     return model
 
 
-def count_parameters(model: nn.Module) -> int:
+def count_parameters(model: Module) -> int:
     """How many numbers the model learns."""
     return sum(each.numel() for each in model.parameters())
 
@@ -150,6 +148,6 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(name.encode())
-        own = local_of(value).detach().cpu().contiguous()
+        own = local_part(value).detach().cpu().contiguous()
         digest.update(own.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

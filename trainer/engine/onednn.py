@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.engine.protocols import Module
+
 # Narrower layers lose more by the call than they gain.
 LEAST_FEATURES = 64
 
@@ -57,15 +59,15 @@ def multiply(x: Tensor, weight: Tensor) -> Tensor:
     return product
 
 
-def quicken(model: Any) -> Any:
-    """The model, its wide linear layers by oneDNN where that is the faster library."""
+def use_onednn_linear(model: Module) -> None:
+    """Send the model's wide linear layers through oneDNN where that is the faster library."""
     if linear_library() != "oneDNN" or next(model.parameters()).device.type != "cpu":
-        return model
+        return
     for module in model.modules():
-        plain = type(module) is nn.Linear and module.bias is None
-        if plain and min(module.in_features, module.out_features) >= LEAST_FEATURES:
+        if type(module) is not nn.Linear or getattr(module, "bias", None) is not None:
+            continue
+        if min(module.in_features, module.out_features) >= LEAST_FEATURES:
             module.__class__ = OneDNNLinear
-    return model
 
 
 @functools.cache
@@ -90,5 +92,5 @@ def maker() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return "unknown"
-    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")]
-    return found[0] if found else "unknown"
+    vendors = [line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")]
+    return vendors[0] if vendors else "unknown"

@@ -3,13 +3,17 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from trainer.engine.distributed import divided_as, local_of, whole
+from trainer.engine.distributed import local_part, shard_like, whole
+from trainer.engine.protocols import Module
+
+# Weights, and the settings that the optimiser moves them with.
+ParameterGroup = dict[str, Any]
 
 
-def groups_of(model: nn.Module, **settings: Any) -> list[dict[str, Any]]:
+def groups_of(model: Module, **settings: float) -> list[ParameterGroup]:
     """What an optimiser moves of the model; divided weights are a group of their own."""
     moving = [each for each in model.parameters() if each.requires_grad]
     parts = (
@@ -19,25 +23,27 @@ def groups_of(model: nn.Module, **settings: Any) -> list[dict[str, Any]]:
     return [{"params": part, **settings} for part in parts if part]
 
 
-def adam(groups: list[dict[str, Any]], *, lr: float, weight_decay: float = 0.0) -> Any:
+def adam(
+    groups: list[ParameterGroup], *, lr: float, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
     """AdamW with the papers' epsilon of 1e-5 (Huang et al. 2024, detail 5 of PPO's)."""
     divided = any(isinstance(each, DTensor) for group in groups for each in group["params"])
     return torch.optim.AdamW(groups, lr=lr, eps=1e-5, weight_decay=weight_decay, fused=not divided)
 
 
-def weights_of(model: nn.Module) -> dict[str, Any]:
+def weights_of(model: Module) -> dict[str, Tensor]:
     """The weights that move, whole. What stands still is in the model that the run started from."""
     return {
         name: whole(each.detach()) for name, each in model.named_parameters() if each.requires_grad
     }
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_weights(model: Module, weights: dict[str, Tensor]) -> None:
     """Take weights that `weights_of` gave."""
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in weights.items():
-            local_of(own[name]).copy_(local_of(divided_as(own[name], value)))
+            local_part(own[name]).copy_(local_part(shard_like(own[name], value)))
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

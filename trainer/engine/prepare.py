@@ -1,39 +1,40 @@
 """A model made ready for a run: precision, adapters, checkpointing, shards; and a plain one again."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from trainer.engine.capabilities import explore
+from trainer.engine.capabilities import probe_capabilities
 from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.lora import add_adapters, merge_adapters
-from trainer.engine.onednn import quicken
+from trainer.engine.onednn import use_onednn_linear
 from trainer.engine.optimizer import load_weights, weights_of
+from trainer.engine.protocols import AnyModel, Model
 from trainer.settings.training import TrainingConfig
 
 
-def equip(
-    model: Any,
+def prepare_model(
+    model: AnyModel,
     config: TrainingConfig,
     processes: Processes,
     *,
-    learns: bool = True,
-    quick: bool = False,
-) -> Any:
+    trainable: bool = True,
+    onednn: bool = False,
+) -> AnyModel:
     """The model as the run computes with it: precision, adapters, checkpointing, shards.
 
-    `quick` takes the faster products of oneDNN, which in batches of ever other shapes cost memory.
+    `onednn` takes the faster matrix products of that library, which in batches of ever other shapes cost
+    memory.
     """
     if config.dtype != "float32":
         model.compute_dtype = getattr(torch, config.dtype)
-    elif quick:
-        quicken(model)
-    explore(model)
-    if learns:
-        equip_adapters(model, config)
-    if learns and config.gradient_checkpointing:
+    elif onednn:
+        use_onednn_linear(model)
+    probe_capabilities(model)
+    if trainable:
+        add_adapters_if_asked(model, config)
+    if trainable and config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
         model.last_layer = None  # the second computation comes when nobody knows what was read
@@ -43,21 +44,22 @@ def equip(
     return model
 
 
-def equip_adapters(model: Any, config: TrainingConfig) -> Any:
-    """The model, with adapters if the run wants them."""
+def add_adapters_if_asked(model: Model, config: TrainingConfig) -> None:
+    """Put adapters into the model if the run wants them."""
     if config.lora_rank:
         add_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha or config.lora_rank)
-    return model
 
 
-def whole_model(model: Any, reload: Callable[[], Any], config: TrainingConfig) -> Any:
+def plain_model(
+    model: AnyModel, reload: Callable[[], AnyModel], config: TrainingConfig
+) -> AnyModel:
     """A plain model with what was learnt: adapters merged, nothing divided. All processes ask.
 
     The model must not be trained after this.
     """
     if any(isinstance(each, DTensor) for each in model.parameters()):
-        divided = model
-        model = equip_adapters(reload(), config)
+        divided, model = model, reload()
+        add_adapters_if_asked(model, config)
         load_weights(model, weights_of(divided))
         model.config.update(divided.config.to_dict())
     if config.lora_rank:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
-from trainer.engine.models import first_line
-from trainer.errors import TrainerError
+from trainer.engine.protocols import Tokenizer
+from trainer.errors import TrainerError, first_line
 
 PAD = "<|pad|>"
 
@@ -23,11 +22,11 @@ PLAIN_TEMPLATE = (
 )
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Tokenizer:
     """A tokenizer with an end, a padding token that is not the end, and a chat template.
 
     Padding with the end token would teach a model never to end and make a reward model read the wrong
-    place. Raises TrainerError where there is none at this path, or it has no end token.
+    position. Raises TrainerError where there is none at this path, or it has no end token.
     """
     from transformers import AutoTokenizer
 
@@ -41,7 +40,8 @@ def load_tokenizer(path: str) -> Any:
         tokenizer.add_special_tokens({"pad_token": PAD})
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
-    return tokenizer
+    checked: Tokenizer = tokenizer
+    return checked
 
 
 @dataclass
@@ -52,12 +52,12 @@ class Encoder:
     `max_length` loses its start; a response that does not fit alone loses its end, and its end token.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     max_length: int
     cut: dict[str, int] = field(default_factory=dict)
 
-    def prompt(self, messages: Messages, room: int) -> list[int]:
-        """The prompt's tokens, at most `room` of them: its last ones."""
+    def prompt(self, messages: Messages, max_tokens: int) -> list[int]:
+        """The prompt's tokens, at most `max_tokens` of them: its last ones."""
         from jinja2 import TemplateError
 
         try:
@@ -70,9 +70,9 @@ class Encoder:
                 f"the chat template refuses a conversation ({said!r}): {error}"
             ) from None
         ids: list[int] = list(encoded["input_ids"])
-        if len(ids) > room:
+        if len(ids) > max_tokens:
             self._count("prompt cut at its start")
-        return ids[-room:] if room > 0 else []
+        return ids[-max_tokens:] if max_tokens > 0 else []
 
     def response(self, text: str) -> list[int]:
         """The response's tokens and the end token."""
@@ -90,8 +90,8 @@ class Encoder:
         response = self.response(text)
         return self.prompt(messages, self.max_length - len(response)), response
 
-    def _count(self, what: str) -> None:
-        self.cut[what] = self.cut.get(what, 0) + 1
+    def _count(self, reason: str) -> None:
+        self.cut[reason] = self.cut.get(reason, 0) + 1
 
 
 def pad_right(
@@ -119,7 +119,7 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
-def same_tokens(one: Any, other: Any) -> bool:
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
     """Whether two tokenizers give the same ids to the same conversations."""
     return bool(
         one.get_vocab() == other.get_vocab()

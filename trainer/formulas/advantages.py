@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def place_rewards(
+def rewards_per_token(
     scores: Tensor, logprobs: Tensor, reference: Tensor, mask: Tensor, coefficient: float
 ) -> Tensor:
     """(B, T) rewards: -beta * k1 at every token, and the score at the last one that counts.

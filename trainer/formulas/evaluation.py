@@ -1,7 +1,7 @@
 """How well rewards agree with people: over all pairs, slice by slice, and beside what people reach.
 
-A pair is two candidates that a rater put in order; its gap is the reward of the preferred one less that of
-the other. Pairs of one ranking are not independent, so intervals are somewhat too narrow.
+A pair is two candidates that a rater put in order; its margin is the reward of the preferred one less
+that of the other. Pairs of one ranking are not independent, so intervals are somewhat too narrow.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ BINS = 10
 class Pair:
     """Two candidates, the preferred one first."""
 
-    gap: float
+    margin: float
     rater: str
     texts: tuple[str, str]
     policies: tuple[str, str]
@@ -42,7 +42,7 @@ def strict_pairs(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> list
 
 
 def ordered(ranks: Sequence[float]) -> Iterable[tuple[int, int]]:
-    """(better, worse) places of all that are not equal; less is better."""
+    """(better, worse) indices of all that are not equal; less is better."""
     for one, other in combinations(range(len(ranks)), 2):
         if ranks[one] != ranks[other]:
             yield (one, other) if ranks[one] < ranks[other] else (other, one)
@@ -52,7 +52,7 @@ def pair_of(ranking: Ranking, rewards: Tensor, better: int, worse: int) -> Pair:
     """The pair of these two candidates."""
     names = [str(name or "unknown") for name in ranking.policies] or ["unknown"] * len(rewards)
     return Pair(
-        gap=float(rewards[better] - rewards[worse]),
+        margin=float(rewards[better] - rewards[worse]),
         rater=ranking.rater or "unknown",
         texts=(ranking.candidates[better], ranking.candidates[worse]),
         policies=(names[better], names[worse]),
@@ -60,42 +60,113 @@ def pair_of(ranking: Ranking, rewards: Tensor, better: int, worse: int) -> Pair:
     )
 
 
-def gaps_of(pairs: Iterable[Pair]) -> Tensor:
-    """(N,) gaps."""
-    return torch.tensor([pair.gap for pair in pairs], dtype=torch.float64)
+def margins_of(pairs: Iterable[Pair]) -> Tensor:
+    """(N,) margins."""
+    return torch.tensor([pair.margin for pair in pairs], dtype=torch.float64)
 
 
-def figures_of(gaps: Tensor) -> dict[str, Any]:
-    """{pairs, accuracy, log_loss, calibration_error, accuracy_interval} of (N,) gaps."""
-    pairs = len(gaps)
+class PairFigures(TypedDict):
+    """How well margins agree with people; None where there are no pairs."""
+
+    pairs: int
+    accuracy: float | None
+    log_loss: float | None
+    calibration_error: float | None
+    # The 95 % Wilson score interval of the accuracy, as if pairs were independent.
+    accuracy_interval: NotRequired[list[float]]
+
+
+class SliceFigures(TypedDict):
+    """The same of a part of the pairs."""
+
+    pairs: int
+    accuracy: float | None
+    accuracy_interval: list[float]
+
+
+Slices = dict[str, SliceFigures]
+
+
+class CalibrationBin(TypedDict):
+    """Pairs of about the same confidence, and how often they are right."""
+
+    confidence: float
+    accuracy: float
+    pairs: int
+
+
+class HumanFigures(TypedDict):
+    """What people reach among themselves; see `human_ceiling`."""
+
+    pairs: int
+    votes: int
+    agreement: float
+    agreement_interval: list[float]
+    ceiling: float
+    accuracy: float
+
+
+class RankingFigures(PairFigures):
+    """The figures of pairs, and of rankings: how rewards go with length, with people, by slice."""
+
+    calibration: list[CalibrationBin]
+    length_correlation: NotRequired[float | None]
+    human: NotRequired[HumanFigures | None]
+    slices: NotRequired[dict[str, Slices]]
+
+
+def ranking_figures(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> RankingFigures:
+    """The figures of rankings whose (K,) rewards are given, over their strict pairs."""
+    pairs = strict_pairs(rankings, rewards)
+    margins = margins_of(pairs)
+    figures = figures_of(margins)
+    if not pairs:
+        return cast(RankingFigures, {**figures, "calibration": []})
+    return {
+        **figures,
+        "length_correlation": length_correlation(pairs),
+        "human": human_ceiling(pairs),
+        "calibration": calibration_of(margins),
+        "slices": slices_of(pairs, rankings, rewards),
+    }
+
+
+def figures_of(margins: Tensor) -> PairFigures:
+    """The figures of (N,) margins."""
+    pairs = len(margins)
     if pairs == 0:
         return {"pairs": 0, "accuracy": None, "log_loss": None, "calibration_error": None}
-    accuracy = float(right(gaps).mean())
+    accuracy = float(right(margins).mean())
     return {
         "pairs": pairs,
         "accuracy": accuracy,
-        "log_loss": float(-nn.functional.logsigmoid(gaps).mean()),
-        "calibration_error": float(calibration_error(gaps.sigmoid(), BINS)),
+        "log_loss": float(-nn.functional.logsigmoid(margins).mean()),
+        "calibration_error": float(calibration_error(margins.sigmoid(), BINS)),
         "accuracy_interval": wilson(accuracy, pairs),
     }
 
 
-def right(gaps: Tensor) -> Tensor:
+def right(margins: Tensor) -> Tensor:
     """(N,) 1 where the preferred one has more reward, one half where both have the same."""
-    return (gaps > 0).double() + 0.5 * (gaps == 0).double()
+    return (margins > 0).double() + 0.5 * (margins == 0).double()
+
+
+def win_shares(own: Tensor, other: Tensor) -> Tensor:
+    """(N,) 1 where the own reward is the greater, one half where both are the same, else 0."""
+    return (own > other).float() + 0.5 * (own == other).float()
 
 
 def wilson(share: float, count: int, z: float = 1.959964) -> list[float]:
     """The 95 % score interval of a share (Wilson 1927)."""
     middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return [(middle - spread) / scale, (middle + spread) / scale]
+    return [(middle - half) / scale, (middle + half) / scale]
 
 
 def slices_of(
     pairs: Sequence[Pair], rankings: Sequence[Ranking], rewards: Sequence[Tensor]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Slices]:
     """Accuracy by rater, by pair of policies, by which of the two is longer, and by axis.
 
     On an axis the order is that of the scores that raters gave each candidate on it.
@@ -104,15 +175,15 @@ def slices_of(
         name: defaultdict(list) for name in ("rater", "policies", "length", "axis")
     }
     for pair in pairs:
-        groups["rater"][pair.rater].append(pair.gap)
-        groups["policies"][" / ".join(sorted(pair.policies))].append(pair.gap)
-        groups["length"][length_of(pair)].append(pair.gap)
+        groups["rater"][pair.rater].append(pair.margin)
+        groups["policies"][" / ".join(sorted(pair.policies))].append(pair.margin)
+        groups["length"][length_of(pair)].append(pair.margin)
     for ranking, values in zip(rankings, rewards, strict=True):
         for axis, scores in ranking.axes.items():
-            known = [place for place, score in enumerate(scores) if score is not None]
-            for one, other in ordered([-float(scores[place] or 0) for place in known]):
-                gap = float(values[known[one]] - values[known[other]])
-                groups["axis"][axis].append(gap)
+            known = [index for index, score in enumerate(scores) if score is not None]
+            for one, other in ordered([-float(scores[index] or 0) for index in known]):
+                margin = float(values[known[one]] - values[known[other]])
+                groups["axis"][axis].append(margin)
     nothing: list[set[str]] = [{"unknown"}, {"unknown / unknown"}, set()]
     return {name: summary(parts) for name, parts in groups.items() if set(parts) not in nothing}
 
@@ -125,29 +196,32 @@ def length_of(pair: Pair) -> str:
     return "preferred is longer" if one > other else "preferred is shorter"
 
 
-def summary(parts: dict[str, list[float]]) -> dict[str, Any]:
-    """{name: {pairs, accuracy, accuracy_interval}} of the largest parts."""
+def summary(parts: dict[str, list[float]]) -> Slices:
+    """The figures of the largest parts, by name."""
     largest = sorted(parts, key=lambda name: (-len(parts[name]), name))[:MOST_SLICES]
-    wanted = ("pairs", "accuracy", "accuracy_interval")
-    found = {}
+    slices: Slices = {}
     for name in largest:
         figures = figures_of(torch.tensor(parts[name], dtype=torch.float64))
-        found[name] = {key: figures[key] for key in wanted}
-    return found
+        slices[name] = SliceFigures(
+            pairs=figures["pairs"],
+            accuracy=figures["accuracy"],
+            accuracy_interval=figures["accuracy_interval"],
+        )
+    return slices
 
 
-def calibration_of(gaps: Tensor) -> list[dict[str, float]]:
-    """[{confidence, accuracy, pairs}] of ten bins of confidence, each pair seen from its likelier side."""
-    chances = gaps.abs().sigmoid()
-    place = ((chances - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
+def calibration_of(margins: Tensor) -> list[CalibrationBin]:
+    """Ten bins of confidence, each pair seen from its likelier side."""
+    chances = margins.abs().sigmoid()
+    bins = ((chances - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
     return [
-        {
-            "confidence": float(chances[place == index].mean()),
-            "accuracy": float(right(gaps[place == index]).mean()),
-            "pairs": int((place == index).sum()),
-        }
+        CalibrationBin(
+            confidence=float(chances[bins == index].mean()),
+            accuracy=float(right(margins[bins == index]).mean()),
+            pairs=int((bins == index).sum()),
+        )
         for index in range(BINS)
-        if bool((place == index).any())
+        if bool((bins == index).any())
     ]
 
 
@@ -156,15 +230,15 @@ def length_correlation(pairs: Sequence[Pair]) -> float | None:
 
     The correlation over both orders of every pair (so both means are 0).
     """
-    gaps = gaps_of(pairs)
+    margins = margins_of(pairs)
     lengths = torch.tensor(
         [float(len(pair.texts[0]) - len(pair.texts[1])) for pair in pairs], dtype=torch.float64
     )
-    scale = (gaps.square().sum() * lengths.square().sum()).sqrt()
-    return float((gaps * lengths).sum() / scale) if float(scale) > 0 else None
+    scale = (margins.square().sum() * lengths.square().sum()).sqrt()
+    return float((margins * lengths).sum() / scale) if float(scale) > 0 else None
 
 
-def human_ceiling(pairs: Sequence[Pair]) -> dict[str, Any] | None:
+def human_ceiling(pairs: Sequence[Pair]) -> HumanFigures | None:
     """What people reach on the pairs that several of them judged; None where there are none.
 
     `agreement`: the chance that two raters of a pair order it alike; `ceiling`: the share of votes that a
@@ -186,14 +260,14 @@ def human_ceiling(pairs: Sequence[Pair]) -> dict[str, Any] | None:
         chances += total * (total - 1) // 2
         most += max(tally.values())
         count += total
-    gaps = gaps_of(pair for each in several for pair in each)
+    margins = margins_of(pair for each in several for pair in each)
     return {
         "pairs": len(several),
         "votes": count,
         "agreement": alike / chances,
         "agreement_interval": wilson(alike / chances, chances),
         "ceiling": most / count,
-        "accuracy": float(right(gaps).mean()),
+        "accuracy": float(right(margins).mean()),
     }
 
 
@@ -205,11 +279,11 @@ def calibration_error(probabilities: Tensor, bins: int = 10) -> Tensor:
     """
     confidence = torch.maximum(probabilities, 1 - probabilities)
     right = (probabilities > 0.5).float() + 0.5 * (probabilities == 0.5).float()
-    place = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    indices = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
     total = torch.zeros((), dtype=confidence.dtype, device=confidence.device)
     for index in range(bins):
-        here = place == index
+        here = indices == index
         if here.any():
-            gap = (confidence[here].mean() - right[here].mean()).abs()
-            total = total + gap * here.float().mean()
+            margin = (confidence[here].mean() - right[here].mean()).abs()
+            total = total + margin * here.float().mean()
     return total

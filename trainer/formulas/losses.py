@@ -71,11 +71,6 @@ def fit_slope(values: Tensor, ranks: Tensor, mask: Tensor, weights: Tensor) -> f
     return float(slope.detach())
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
-    """(B,) -log sigmoid(r_chosen - r_rejected - margin) (Ouyang et al. 2022, eq. 1)."""
-    return -F.logsigmoid(chosen - rejected - margin)
-
-
 def policy_loss(
     logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float
 ) -> tuple[Tensor, Tensor]:

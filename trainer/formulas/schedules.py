@@ -1,4 +1,4 @@
-"""Learning rates by model size and by step."""
+"""How many steps, and the learning rate by model size and by step."""
 
 
 def default_lr(base: float, base_parameters: float, parameters: int) -> float:
@@ -20,3 +20,8 @@ def linear_to_zero(step: int, total: int, *, warmup: int = 0) -> float:
     if step <= warmup:
         return step / warmup
     return max(0.0, (total - step + 1) / max(total - warmup, 1))
+
+
+def count_steps(asked: int | None, epochs: float, examples: int, batch_size: int) -> int:
+    """As many steps as asked for, else those of so many passes over the examples; at least one."""
+    return asked or max(1, round(epochs * examples / batch_size))

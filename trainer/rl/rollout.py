@@ -8,13 +8,13 @@ CPU, prompts of like length are answered together: a long one would make a long 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.engine.forward import computing
+from trainer.engine.forward import autocast_of
 from trainer.engine.length_batching import group_by_length
+from trainer.engine.protocols import Cache, Policy, Tokenizer
 from trainer.engine.tokens import pad_left, pad_right, positions_of
 
 # Rows that have ended leave when they are this share of the batch: leaving costs a copy of the cache.
@@ -40,7 +40,7 @@ class Rollout:
 
 
 def sample(
-    policy: Any,
+    policy: Policy,
     prompts: Sequence[Sequence[int]],
     *,
     length: int,
@@ -82,14 +82,14 @@ def sample(
     groups = group_by_length([*map(len, prompts)], len(prompts), width, call=call)
     if len(groups) == 1:
         return answer(everything)
-    found: dict[int, Row] = {}
+    by_row: dict[int, Row] = {}
     for group in groups:
-        found |= zip(group, rows_of(answer(group)), strict=True)
-    return from_rows([found[row] for row in everything], pad, device)
+        by_row |= zip(group, rows_of(answer(group)), strict=True)
+    return from_rows([by_row[row] for row in everything], pad, device)
 
 
 def sample_together(
-    policy: Any,
+    policy: Policy,
     prompts: Sequence[Sequence[int]],
     draws: Tensor,
     *,
@@ -107,10 +107,10 @@ def sample_together(
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     active = torch.arange(count, device=device)
     step_ids, step_mask, positions = ids, mask, positions_of(mask)
-    cache: Any = None
-    with torch.no_grad(), speaking(policy):
+    cache: Cache | None = None
+    with torch.no_grad(), generating(policy):
         for step in range(length):
-            with computing(policy):
+            with autocast_of(policy):
                 output = policy(
                     input_ids=step_ids,
                     attention_mask=step_mask,
@@ -120,7 +120,7 @@ def sample_together(
                     logits_to_keep=1,
                 )
             cache = output.past_key_values
-            chosen = draw(output.logits[:, -1], temperature, draws[step, active])
+            chosen = draw_tokens(output.logits[:, -1], temperature, draws[step, active])
             open_rows = ~ended[active]
             kept = active[open_rows]
             tokens[kept, step] = chosen[open_rows]
@@ -144,7 +144,7 @@ def sample_together(
 
 
 @contextmanager
-def speaking(policy: Any) -> Iterator[None]:
+def generating(policy: Policy) -> Iterator[None]:
     """The policy with its cache: layers that compute activations twice in training keep none."""
     training = policy.training
     policy.eval()
@@ -173,13 +173,13 @@ def pick_rows(rollout: Rollout, rows: Sequence[int]) -> Rollout:
     """Some rows of a rollout, as wide as they were."""
     if len(rows) == len(rollout.ids):
         return rollout
-    places = torch.tensor(rows, device=rollout.ids.device)
+    chosen = torch.tensor(rows, device=rollout.ids.device)
     return Rollout(
-        ids=rollout.ids[places],
-        mask=rollout.mask[places],
-        response=rollout.response[places],
-        response_mask=rollout.response_mask[places],
-        ended=rollout.ended[places],
+        ids=rollout.ids[chosen],
+        mask=rollout.mask[chosen],
+        response=rollout.response[chosen],
+        response_mask=rollout.response_mask[chosen],
+        ended=rollout.ended[chosen],
     )
 
 
@@ -201,7 +201,7 @@ def rows_of(rollout: Rollout) -> list[Row]:
     return [(*rollout_row(rollout, row), ended[row]) for row in range(len(ended))]
 
 
-def spread(values: Tensor, mask: Tensor) -> Tensor:
+def scatter_to_padded(values: Tensor, mask: Tensor) -> Tensor:
     """(B, T) of (M,) values of the tokens that count, row by row; 0 elsewhere."""
     return values.new_zeros(mask.shape).masked_scatter(mask.bool(), values)
 
@@ -214,7 +214,7 @@ def from_rows(rows: Sequence[Row], pad: int, device: torch.device) -> Rollout:
     return cut_to_longest(ids, mask, tokens, written, ended)
 
 
-def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+def draw_tokens(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     """(B,) tokens drawn from (B, V) logits with (B,) numbers from [0, 1), by the inverse distribution."""
     if temperature == 0:
         return logits.argmax(-1)
@@ -224,13 +224,12 @@ def draw(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     return below.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def decode(tokenizer: Any, rollout: Rollout) -> list[str]:
+def decode(tokenizer: Tokenizer, rollout: Rollout) -> list[str]:
     """The responses as text, without their end tokens."""
-    texts: list[str] = tokenizer.batch_decode(
+    return tokenizer.batch_decode(
         [
             row[: int(mask.sum())].tolist()
             for row, mask in zip(rollout.response, rollout.response_mask, strict=True)
         ],
         skip_special_tokens=True,
     )
-    return texts

@@ -11,12 +11,13 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import torch
 
+from trainer.data.values import JsonObject
 from trainer.engine.lora import save_adapters
+from trainer.engine.protocols import Policy
 from trainer.errors import TrainerError
 from trainer.rl.rollout import Row
 
@@ -39,14 +40,14 @@ class RolloutServer:
             limits=httpx.Limits(max_connections=CALLS_AT_ONCE),
         )
 
-    def publish(self, policy: Any) -> None:
+    def publish(self, policy: Policy) -> None:
         """Let the server speak with the adapters as they are now, and forget those before."""
         before = self.served
         self._published += 1
         name = f"{self.prefix}-{self._published}"
-        place = self.folder / name
-        save_adapters(policy, place)
-        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(place.resolve())})
+        folder = self.folder / name
+        save_adapters(policy, folder)
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.resolve())})
         self.served = name
         if before is not None:
             self._post("/v1/unload_lora_adapter", {"lora_name": before})
@@ -63,7 +64,7 @@ class RolloutServer:
     ) -> list[Row]:
         """One response to each prompt of token ids, each with a seed of its own."""
         assert self.served is not None
-        common = {
+        common: JsonObject = {
             "model": self.served,
             "max_tokens": length,
             "temperature": temperature,
@@ -96,7 +97,7 @@ class RolloutServer:
         with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             return list(pool.map(ask, prompts, seeds))
 
-    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+    def _post(self, path: str, body: JsonObject) -> httpx.Response:
         try:
             answer = self._client.post(path, json=body)
             answer.raise_for_status()

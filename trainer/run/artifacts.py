@@ -1,19 +1,28 @@
 """What a finished run leaves: the model, the report, the result."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from trainer.data.values import JsonObject
 from trainer.run.directory import Run
 from trainer.run.files import write_json
 from trainer.run.model_card import write_card
 from trainer.run.report import Sample, write_report
 
 
-def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = None) -> None:
-    """Save both (and a card), beside their place first, so that there is never half a model."""
-    import shutil
+class Saveable(Protocol):
+    """A model or a tokenizer."""
 
+    def save_pretrained(self, folder: Path) -> object:
+        """Write it."""
+
+
+def save_model(
+    model: Saveable, tokenizer: Saveable, folder: Path, *, card: str | None = None
+) -> None:
+    """Save both (and a card) under another name and rename it: there is never half a model."""
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
@@ -24,12 +33,12 @@ def save_model(model: Any, tokenizer: Any, folder: Path, *, card: str | None = N
     fresh.rename(folder)
 
 
-def finish(
+def write_artifacts(
     run: Run,
     *,
-    model: Any,
-    tokenizer: Any,
-    result: dict[str, Any],
+    model: Saveable,
+    tokenizer: Saveable,
+    result: JsonObject,
     samples: Sequence[Sample] = (),
     drawings: Sequence[str] = (),
 ) -> None:
@@ -48,4 +57,4 @@ def finish(
             drawings=drawings,
         )
         write_json(run.folder / "result.json", result)
-    run.processes.wait()
+    run.processes.barrier()

@@ -3,22 +3,22 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
+from trainer.data.values import JsonObject, JsonValue
 from trainer.errors import TrainerError
 
 
-def read_description(file: Path) -> dict[str, Any]:
+def read_description(file: Path) -> JsonObject:
     """A run's config.json. Raises TrainerError where it cannot be read."""
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        description: JsonObject = json.loads(file.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise TrainerError(f"{file}: cannot be read: {error}") from None
-    return found
+    return description
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside its place and rename it."""
+def write_json(path: Path, value: JsonValue) -> None:
+    """Write JSON under another name and rename it: there is never half a file."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
     fresh.rename(path)

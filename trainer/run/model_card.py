@@ -2,33 +2,38 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from trainer.data.values import JsonObject, JsonValue
 from trainer.run.directory import Run
 from trainer.run.report import flatten, show
 from trainer.settings import list_stages
 
+# Settings that name files of one machine, or how the run was started.
+NOT_IN_CARD = frozenset(
+    {"data", "model", "out", "reward", "reference", "heldout_reward", "ptx_data", "resume"}
+)
 
-def write_card(run: Run, result: dict[str, Any]) -> str:
+
+def write_card(run: Run, result: JsonObject) -> str:
     """The model's card: what it is, from which data under which guidelines, how good, how to repeat it."""
     config = run.config
     description = run.describe()
     data = read_manifest(Path(config.data))
-    rows = {
+    raters = data.get("raters")
+    rows: JsonObject = {
         "data": data.get("name") or Path(config.data).name,
         "SHA-256 of the data that was read": description.get("data_hash"),
         "hash of the export": data.get("content_hash"),
         "version of the raters' guidelines": data.get("guideline_version"),
-        "raters": data.get("raters", {}).get("count"),
+        "raters": raters.get("count") if isinstance(raters, dict) else None,
         "started from": Path(config.model).name,
         "SHA-256 of the start": description.get("model_hash"),
     }
     known = {name: value for name, value in rows.items() if value is not None}
     settings = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in ("data", "model", "out", "reward", "reference", "gold", "ptx_data", "resume")
+        name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_IN_CARD
     }
     return "\n".join(
         [
@@ -67,7 +72,7 @@ def write_card(run: Run, result: dict[str, Any]) -> str:
     )
 
 
-def single_figures(result: dict[str, Any]) -> dict[str, Any]:
+def single_figures(result: JsonObject) -> JsonObject:
     """The figures that are one number or word each; tables of slices and bins are in the report."""
     flat = flatten({name: each for name, each in result.items() if name != "stage"})
     return {
@@ -78,16 +83,16 @@ def single_figures(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def table(rows: dict[str, Any]) -> list[str]:
+def table(rows: Mapping[str, JsonValue]) -> list[str]:
     """A Markdown table of names and figures."""
     shown = ((name, show(value).replace("|", "\\|")) for name, value in rows.items())
     return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in shown)]
 
 
-def read_manifest(data: Path) -> dict[str, Any]:
+def read_manifest(data: Path) -> JsonObject:
     """The manifest of an export directory; of anything else, an empty one."""
     try:
-        found = json.loads((data / "manifest.json").read_text())
+        manifest = json.loads((data / "manifest.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return manifest if isinstance(manifest, dict) else {}

@@ -4,17 +4,22 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from trainer.errors import UsageError
 from trainer.settings.training import TrainingConfig
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-def start_trackers(config: TrainingConfig, folder: Path) -> Any:
+    Trackers: TypeAlias = Accelerator
+
+
+def start_trackers(config: TrainingConfig, folder: Path) -> "Trackers":
     """Accelerate's trackers (TensorBoard and others), beside metrics.jsonl. Raises UsageError."""
     from accelerate import Accelerator
 
-    names: Any = [name.strip() for name in config.trackers.split(",") if name.strip()]
+    names = [name.strip() for name in config.trackers.split(",") if name.strip()]
     try:
         trackers = Accelerator(
             log_with=names, project_dir=str(folder / "trackers"), cpu=config.device == "cpu"
@@ -32,8 +37,8 @@ def start_trackers(config: TrainingConfig, folder: Path) -> Any:
     return trackers
 
 
-def progress(first: int, last: int, what: str) -> Iterator[int]:
-    """Count, with a bar on a terminal and a line now and then elsewhere; silently without a name."""
+def progress(first: int, last: int, label: str) -> Iterator[int]:
+    """Count, with a bar on a terminal and a line now and then elsewhere; silently without a label."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -44,17 +49,17 @@ def progress(first: int, last: int, what: str) -> Iterator[int]:
     )
 
     console = Console(stderr=True)
-    if not (console.is_terminal and what):
+    if not (console.is_terminal and label):
         for step in range(first, last + 1):
             yield step
-            if not what:
+            if not label:
                 continue
             if step == last or step % max(1, last // 10) == 0:
-                print(f"{what}: step {step} of {last}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"{label}: step {step} of {last}", file=sys.stderr, flush=True)  # noqa: T201
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=last, completed=first - 1)
+        task = bar.add_task(label, total=last, completed=first - 1)
         for step in range(first, last + 1):
             yield step
             bar.update(task, completed=step)

@@ -1,15 +1,13 @@
 """report.html: figures, curves and samples in one file that stands alone."""
 
 import html
-import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from trainer.data.values import JsonObject, JsonValue
 from trainer.run.directory import Run
-from trainer.settings import StageEntry
+from trainer.run.plots import draw_curves
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -26,16 +24,6 @@ h3, h4, h5 { margin: 1.2rem 0 .3rem; } h3::first-letter, h4::first-letter { text
 .sample { border-top: 1px solid #8886; padding: .5rem 0; } .sample p { white-space: pre-wrap; }
 .muted { opacity: .75; }
 """
-# What matplotlib writes, and the colour of the page that takes its place.
-COLOURS = {
-    "#000001": "currentColor",
-    "#000002": "var(--one)",
-    "#000003": "var(--two)",
-    "#000004": "var(--three)",
-    "#000005": "var(--four)",
-    "#000006": "var(--five)",
-}
-INK, *LINES = COLOURS
 
 
 @dataclass(frozen=True)
@@ -53,14 +41,14 @@ def write_report(
     path: Path,
     *,
     run: Run,
-    result: dict[str, Any],
+    result: Mapping[str, JsonValue],
     samples: Sequence[Sample] = (),
     drawings: Sequence[str] = (),
 ) -> None:
     """Write the report: the curves of the stage's entry in the catalogue; `drawings` are more SVG."""
     metrics = run.read_metrics()
-    made = run.describe()
-    entry: StageEntry = made.pop("catalogue")
+    entry = run.catalogue
+    made = {name: value for name, value in run.describe().items() if name != "catalogue"}
     drawn = [
         draw_curves(
             ", ".join(filter(None, (each["title"], each["unit"]))), metrics, each["metrics"]
@@ -81,10 +69,10 @@ def write_page(
     path: Path,
     *,
     title: str,
-    result: dict[str, Any],
+    result: Mapping[str, JsonValue],
     drawings: Sequence[str],
     samples: Sequence[Sample] = (),
-    made: dict[str, Any] | None = None,
+    made: JsonObject | None = None,
 ) -> None:
     """Write a page of figures, plots (as SVG), samples, and how it all was made."""
     shown = "".join(map(show_sample, samples))
@@ -101,9 +89,9 @@ def write_page(
     )
 
 
-def show_figures(value: dict[str, Any], level: int = 3) -> str:
+def show_figures(value: Mapping[str, JsonValue], level: int = 3) -> str:
     """Figures as tables: single ones by name, rows of like figures in columns, groups under headings."""
-    plain: dict[str, Any] = {}
+    plain: JsonObject = {}
     parts = []
     for name, each in value.items():
         rows = like_rows(each)
@@ -116,13 +104,13 @@ def show_figures(value: dict[str, Any], level: int = 3) -> str:
     return (show_table(plain) if plain else "") + "".join(parts)
 
 
-def like_rows(value: Any) -> dict[str, dict[str, Any]] | None:
+def like_rows(value: JsonValue) -> dict[str, JsonObject] | None:
     """Named rows with the same columns, of a dictionary or a list of them; None of anything else."""
     named = dict(enumerate(value, start=1)) if isinstance(value, list) else value
     if not isinstance(named, dict) or not named:
         return None
-    rows = {str(name): row for name, row in named.items()}
-    if not all(isinstance(row, dict) and row for row in rows.values()):
+    rows = {str(name): row for name, row in named.items() if isinstance(row, dict) and row}
+    if len(rows) < len(named):
         return None
     columns = {tuple(row) for row in rows.values()}
     nested = any(isinstance(each, dict) for row in rows.values() for each in row.values())
@@ -134,7 +122,7 @@ def show_heading(name: str, level: int) -> str:
     return f"<h{level}>{html.escape(name.replace('_', ' '))}</h{level}>"
 
 
-def show_columns(rows: dict[str, dict[str, Any]]) -> str:
+def show_columns(rows: dict[str, JsonObject]) -> str:
     """Rows of like figures, as a table that scrolls by itself where the screen is narrow."""
     columns = list(next(iter(rows.values())))
     head = "".join(
@@ -152,9 +140,9 @@ def show_columns(rows: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, JsonValue], prefix: str = "") -> JsonObject:
     """An object without nesting, for a table: `{"a": {"b": 1}}` is `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
+    flat: JsonObject = {}
     for name, each in value.items():
         if isinstance(each, dict):
             flat |= flatten(each, f"{prefix}{name}.")
@@ -163,7 +151,7 @@ def flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def show_table(rows: dict[str, Any]) -> str:
+def show_table(rows: JsonObject) -> str:
     """Names and figures, as a table."""
     inner = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(show(value))}</td></tr>'
@@ -172,7 +160,7 @@ def show_table(rows: dict[str, Any]) -> str:
     return f"<table>{inner}</table>"
 
 
-def show(value: Any) -> str:
+def show(value: JsonValue) -> str:
     """A figure for people."""
     if value is None:
         return "–"
@@ -188,89 +176,3 @@ def show_sample(sample: Sample) -> str:
         f"<p><b>Before</b> (reward {sample.reward_before:.2f}) {html.escape(sample.before)}</p>"
         f"<p><b>After</b> (reward {sample.reward_after:.2f}) {html.escape(sample.after)}</p></div>"
     )
-
-
-def draw_curves(title: str, metrics: Sequence[dict[str, Any]], keys: Sequence[str]) -> str:
-    """One plot of some metrics over the steps, as SVG; figures that are missing leave gaps."""
-    figure, axes = _figure(title)
-    for key, colour in zip(keys, LINES, strict=False):
-        points = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
-        if points:
-            mark = "." if len(points) < 30 else ""
-            axes.plot(
-                *zip(*points, strict=True), marker=mark, label=key, linewidth=1.3, color=colour
-            )
-    axes.set_xlabel("step", fontsize=8, color=INK)
-    if len(axes.lines) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return _svg(figure)
-
-
-def draw_frontier(metrics: Sequence[dict[str, Any]], keys: Sequence[str] = ("score",)) -> str:
-    """Reward against the distance from the reference (Gao et al. 2022: sqrt KL is the axis).
-
-    With the score of a reward model that the policy does not climb beside it, over-optimisation is seen:
-    the one goes on rising with the distance, the other turns.
-    """
-    series = {
-        key: [
-            (max(row["kl"], 0.0) ** 0.5, row[key])
-            for row in metrics
-            if row.get("kl") is not None and row.get(key) is not None
-        ]
-        for key in keys
-    }
-    return draw_points("reward against distance", series, "square root of KL, nats", "reward")
-
-
-def draw_points(
-    title: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    horizontal: str,
-    vertical: str,
-    *,
-    joined: bool = False,
-    diagonal: bool = False,
-) -> str:
-    """A plot of at most five series of (x, y), as SVG; `diagonal` draws where y is x."""
-    figure, axes = _figure(title)
-    if diagonal:
-        axes.axline((0, 0), slope=1, color=INK, alpha=0.3, linewidth=1)
-    for (name, points), colour in zip(series.items(), LINES, strict=False):
-        if points:
-            line = {"marker": "o", "linewidth": 1.3} if joined else {"marker": ".", "linewidth": 0}
-            axes.plot(
-                *zip(*sorted(points), strict=True), label=name, color=colour, markersize=4, **line
-            )
-    axes.set_xlabel(horizontal, fontsize=8, color=INK)
-    axes.set_ylabel(vertical, fontsize=8, color=INK)
-    if len(series) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return _svg(figure)
-
-
-def _figure(title: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10, color=INK)
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.grid(alpha=0.2, color=INK)
-    for spine in axes.spines.values():
-        spine.set(color=INK, alpha=0.4)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    """The figure as inline SVG, in the page's colours, the same each time it is drawn."""
-    import matplotlib as mpl
-
-    text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "plackett"}):
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    drawing = text.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    for written, colour in COLOURS.items():
-        drawing = drawing.replace(written, colour)
-    return re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)

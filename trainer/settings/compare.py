@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.errors import UsageError
 from trainer.settings import Stage
-from trainer.settings.flags import flag, numbers_of, refuse_below, refuse_device, refuse_no_room
+from trainer.settings.flags import flag, numbers_of, refuse_below, refuse_device, refuse_full_window
 
 METHODS = ("sft", "dpo", "ppo", "rloo", "best-of-n")
 
@@ -17,10 +17,14 @@ class CompareConfig:
     model: str = flag(..., "the model that all methods start from, and are measured against")
     out: str = flag(..., "the directory for the runs, the table and the plot")
     prompts: str | None = flag(None, "prompts to measure on [default: the test split of --data]")
-    reward: str | None = flag(None, "the reward model to climb [default: one is fitted first]")
+    reward: str | None = flag(
+        None, "the reward model to train against [default: one is fitted first]"
+    )
     judge: str | None = flag(None, "another reward model that judges [default: the same]")
     methods: str = flag(",".join(METHODS), "what to compare, by comma")
-    strengths: str = flag("1", "run with the price of KL multiplied by each of these, by comma")
+    kl_scales: str = flag(
+        "1", "run with the price of KL multiplied by each of these, by comma", alias="strengths"
+    )
     best_of: int = flag(16, "n of best-of-n")
     settings: str | None = flag(None, "a TOML file with a table of settings for each stage")
     max_length: int = flag(512, "tokens of prompt and response together")
@@ -35,12 +39,12 @@ class CompareConfig:
         refuse_below(self, 1, "response_length")
         refuse_below(self, 0, "seed")
         refuse_device(self.device)
-        refuse_no_room(self.response_length, self.max_length)
+        refuse_full_window(self.response_length, self.max_length)
         for method in self.methods.split(","):
             if method not in METHODS:
                 raise UsageError(f"--methods: there is no {method!r}, only {', '.join(METHODS)}")
-        if not all(strength > 0 for strength in numbers_of(self.strengths, "--strengths")):
-            raise UsageError("--strengths must be above 0")
+        if not all(scale > 0 for scale in numbers_of(self.kl_scales, "--kl-scales")):
+            raise UsageError("--kl-scales must be above 0")
 
 
 STAGE = Stage(

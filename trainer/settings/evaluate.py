@@ -8,8 +8,8 @@ from trainer.settings.flags import (
     flag,
     refuse_below,
     refuse_device,
+    refuse_full_window,
     refuse_infinite,
-    refuse_no_room,
 )
 
 
@@ -45,7 +45,7 @@ class EvaluateConfig:
         if (self.policy is None) != (self.against is None):
             raise UsageError("--policy and --against go together")
         if self.policy is not None:
-            refuse_no_room(self.response_length, self.max_length)
+            refuse_full_window(self.response_length, self.max_length)
 
 
 STAGE = Stage(

@@ -8,18 +8,24 @@ import types
 import typing
 from dataclasses import field
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from trainer.errors import UsageError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def flag(default: Any, text: str, **more: Any) -> Any:
+
+def flag(
+    default: Any, text: str, *, local: bool = False, common: bool = False, alias: str | None = None
+) -> Any:
     """A field with its help text; `...` makes it required.
 
     `local=True` is for what names a place that only the machine of the run knows (a path, an address, a
     device): whoever starts runs there for others sets it. `common=True` is for what a form shows first.
+    An `alias` is an older name that still works.
     """
-    metadata = {"help": text, **more}
+    metadata = {"help": text, "local": local, "common": common, "alias": alias}
     if default is ...:
         return field(metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -41,7 +47,7 @@ def refuse_not_above(config: object, bound: float, *names: str) -> None:
             raise UsageError(f"{as_flag(name)} must be above {bound}, not {value}")
 
 
-def refuse_infinite(config: typing.Any) -> None:
+def refuse_infinite(config: "DataclassInstance") -> None:
     """Raise UsageError for any setting that is infinite or no number."""
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
@@ -120,13 +126,15 @@ def parse(kind: type[Config], argv: list[str], *, program: str, example: str) ->
         text = str(each.metadata.get("help", "")).replace("%", "%%")
         if each.default not in (dataclasses.MISSING, None, False) and "default" not in text:
             text += f" [default: {each.default}]"
+        alias = each.metadata.get("alias")
+        names = [name, *([as_flag(alias)] if alias else [])]
         if plain is bool:
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=text)
         else:
-            parser.add_argument(name, type=plain, metavar=plain.__name__.upper(), help=text)
+            parser.add_argument(*names, type=plain, metavar=plain.__name__.upper(), help=text)
     given = vars(parser.parse_args(argv))
     file = given.pop("config", None)
-    values = {**(_read_toml(Path(file), hints) if file else {}), **given}
+    values = {**(read_toml(Path(file), kind) if file else {}), **given}
     missing = [
         each.name
         for each in dataclasses.fields(kind)
@@ -137,22 +145,26 @@ def parse(kind: type[Config], argv: list[str], *, program: str, example: str) ->
     return typing.cast(Config, kind(**values))
 
 
-def _plain(hint: Any) -> type:
+def _plain(hint: object) -> type:
     """`int` of `int | None`."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     return typing.cast(type, hint)
 
 
-def _read_toml(path: Path, hints: dict[str, Any]) -> dict[str, Any]:
+def read_toml(path: Path, kind: "type[DataclassInstance]") -> dict[str, object]:
+    """Settings of this kind, by name, from a file. Raises UsageError naming what is wrong."""
     try:
-        found = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: {error}") from None
+    hints = typing.get_type_hints(kind)
+    aliases = {each.metadata.get("alias"): each.name for each in dataclasses.fields(kind)}
     values = {}
-    for key, given in found.items():
+    for key, given in table.items():
         value = given
         name = key.replace("-", "_")
+        name = aliases.get(name, name)
         if name not in hints:
             raise UsageError(f"--config {path}: there is no setting {key!r}")
         plain = _plain(hints[name])
@@ -178,7 +190,7 @@ def numbers_of(text: str, name: str) -> list[float]:
         raise UsageError(f"{name} must be numbers with commas between, not {text!r}") from None
 
 
-def refuse_no_room(response_length: int, max_length: int) -> None:
+def refuse_full_window(response_length: int, max_length: int) -> None:
     """Raise UsageError where a response alone would fill the window."""
     if response_length >= max_length:
         raise UsageError(

@@ -8,8 +8,8 @@ from trainer.settings.flags import (
     flag,
     refuse_below,
     refuse_device,
+    refuse_full_window,
     refuse_infinite,
-    refuse_no_room,
 )
 
 
@@ -39,7 +39,7 @@ class GenerateConfig:
         refuse_device(self.device)
         if not 1 <= self.candidates <= 9:
             raise UsageError(f"--candidates must be 1 to 9, not {self.candidates}")
-        refuse_no_room(self.response_length, self.max_length)
+        refuse_full_window(self.response_length, self.max_length)
 
 
 STAGE = Stage(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.errors import UsageError
 from trainer.settings import Curve
-from trainer.settings.flags import as_flag, flag, refuse_below, refuse_no_room, refuse_not_above
+from trainer.settings.flags import as_flag, flag, refuse_below, refuse_full_window, refuse_not_above
 from trainer.settings.training import TrainingConfig
 
 ENSEMBLES = ("mean", "worst", "uncertain")
@@ -17,16 +17,20 @@ RESPONSES = (
     Curve("share that ended", ("ended_share",)),
     Curve("KL coefficient", ("kl_coef",)),
     Curve("tokens a second", ("tokens_per_second",)),
-    Curve("scores: climbed and watched", ("score", "gold_score"), only_with="gold"),
+    Curve(
+        "scores: trained against, and held out",
+        ("score", "heldout_score"),
+        only_with="heldout_reward",
+    ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineConfig(TrainingConfig):
+class OnPolicyConfig(TrainingConfig):
     """What the stages that learn from their own samples take."""
 
     reward: str = flag(
-        ..., "the reward model to climb; several, by comma, are an ensemble", local=True
+        ..., "the reward model to train against; several, by comma, are an ensemble", local=True
     )
     ensemble: str = flag(
         "mean", "several rewards as one: mean, worst, or uncertain (mean less their variance)"
@@ -37,9 +41,10 @@ class OnlineConfig(TrainingConfig):
         "the address of a vLLM that samples in this process's place; needs --lora-rank",
         local=True,
     )
-    gold: str | None = flag(
+    heldout_reward: str | None = flag(
         None,
-        "a reward model that is only watched: where it falls, the other is over-optimised",
+        "a held-out reward model, only watched: where it falls, the other is over-optimised",
+        alias="gold",
         local=True,
     )
     reference: str | None = flag(
@@ -77,10 +82,10 @@ class OnlineConfig(TrainingConfig):
             raise UsageError("--reference: with --lora-rank it is the starting model, adapters off")
         refuse_not_above(self, 0, "temperature", "kl_target", "kl_horizon", "kl_stop")
         refuse_not_above(self, 0, "max_grad_norm")
-        refuse_no_room(self.response_length, self.max_length)
+        refuse_full_window(self.response_length, self.max_length)
 
 
-def refuse_uneven(config: OnlineConfig, name: str) -> None:
+def refuse_uneven(config: OnPolicyConfig, name: str) -> None:
     """Raise UsageError where an update's episodes do not divide into that many."""
     parts = getattr(config, name)
     if config.batch_size % parts:

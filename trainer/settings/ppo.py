@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from trainer.errors import UsageError
 from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below, refuse_not_above
-from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnlineConfig, refuse_uneven
+from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(OnlineConfig):
-    """A policy that climbs the reward model, held near its reference."""
+class PPOConfig(OnPolicyConfig):
+    """A policy trained against a reward model, held near its reference."""
 
     minibatches: int = flag(2, "minibatches in a pass over an update's episodes")
     ppo_epochs: int = flag(4, "passes over an update's episodes")
@@ -41,7 +41,7 @@ class PPOConfig(OnlineConfig):
 
 
 STAGE = Stage(
-    summary="a policy that climbs the reward model, held near its reference",
+    summary="a policy trained against a reward model, held near its reference",
     config=PPOConfig,
     example="--data export --model model --reward runs/reward/model --out runs/ppo",
     title="PPO",

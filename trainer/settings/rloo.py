@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below
-from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnlineConfig, refuse_uneven
+from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)
-class RLOOConfig(OnlineConfig):
-    """The same climb without a value model: a prompt's responses are each other's baseline."""
+class RLOOConfig(OnPolicyConfig):
+    """The same without a value model: a prompt's responses are each other's baseline."""
 
     responses: int = flag(4, "responses to each prompt of an update")
 
@@ -31,7 +31,7 @@ STAGE = Stage(
         SCORE,
         KL,
         ENTROPY,
-        Curve("spread of a prompt's rewards", ("group_std",)),
+        Curve("standard deviation of a prompt's rewards", ("group_std",)),
         Curve("gradient norm", ("grad_norm",)),
         *RESPONSES,
     ),

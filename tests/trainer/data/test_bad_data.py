@@ -141,7 +141,7 @@ def test_a_tokenizer_without_padding_gets_one_that_is_not_its_end(tmp_path: Path
 
 
 def test_a_prompt_longer_than_the_window_keeps_its_end(tiny_model: str) -> None:
-    tokenizer = tokens.load_tokenizer(tiny_model)
+    tokenizer: Any = tokens.load_tokenizer(tiny_model)
     encoder = tokens.Encoder(tokenizer, 16)
     long = [{"role": "user", "content": "please " * 40 + "cat"}]
     prompt, response = encoder.pair(long, "the sun")

@@ -143,12 +143,12 @@ def test_one_process_is_all_of_them() -> None:
     alone = Processes(torch.device("cpu"))
     assert alone.first
     assert alone.share([1, 2, 3]) == [1, 2, 3]
-    assert alone.collect([1, 2, 3]) == [1, 2, 3]
+    assert alone.all_gather([1, 2, 3]) == [1, 2, 3]
     assert alone.any(True)
     assert not alone.any(False)
     values = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     values.grad = torch.tensor([3.0, 4.0])
-    assert alone.clip([values], 1.0) == pytest.approx(5.0)
+    assert alone.clip_grad_norm([values], 1.0) == pytest.approx(5.0)
     assert float(values.grad.norm()) == pytest.approx(1.0, abs=1e-5)
-    assert alone.clip([values], 2.0) == pytest.approx(1.0, abs=1e-5)
+    assert alone.clip_grad_norm([values], 2.0) == pytest.approx(1.0, abs=1e-5)
     assert float(values.grad.norm()) == pytest.approx(1.0, abs=1e-5)  # short ones are left alone

@@ -18,7 +18,7 @@ TREES = st.lists(
 
 @pytest.fixture(scope="module")
 def policy(tiny_model: str) -> Any:
-    return capabilities.explore(
+    return capabilities.probe_capabilities(
         models.load_policy(tiny_model, tokens.load_tokenizer(tiny_model), CPU)
     )
 
@@ -26,67 +26,73 @@ def policy(tiny_model: str) -> Any:
 @pytest.fixture(scope="module")
 def reward_model(tiny_model: str) -> Any:
     tokenizer = tokens.load_tokenizer(tiny_model)
-    return capabilities.explore(models.load_reward_model(tiny_model, tokenizer, CPU, seed=0))
+    return capabilities.probe_capabilities(
+        models.load_reward_model(tiny_model, tokenizer, CPU, seed=0)
+    )
 
 
-def test_a_llama_reads_trees_and_its_head_stands_alone(policy: Any, reward_model: Any) -> None:
-    assert policy.reads_trees
+def test_a_llama_reads_shared_prefixes_and_its_head_stands_alone(
+    policy: Any, reward_model: Any
+) -> None:
+    assert policy.reads_shared_prefix
     assert policy.plain_head
-    assert reward_model.reads_trees
+    assert reward_model.reads_shared_prefix
 
 
 @given(TREES)
 @settings(max_examples=40, deadline=None)
 def test_sharing_a_prompt_changes_no_reward_and_no_log_probability(
-    policy: Any, reward_model: Any, planted: list[shared_prefix.Tree]
+    policy: Any, reward_model: Any, groups: list[shared_prefix.PromptResponses]
 ) -> None:
-    apart = [row for tree in planted for row in shared_prefix.alone(tree)]
+    apart = [row for group in groups for row in shared_prefix.one_row_each(group)]
     with torch.no_grad():
-        together = shared_prefix.plant(planted, reward_model, 0)
+        together = shared_prefix.build_batch(groups, reward_model, 0)
         rewards = responses.response_rewards(reward_model, together)
         wanted = responses.response_rewards(
-            reward_model, shared_prefix.plant(apart, reward_model, 0)
+            reward_model, shared_prefix.build_batch(apart, reward_model, 0)
         )
         assert torch.allclose(rewards, wanted, atol=1e-5)
         logprobs = responses.response_token_logprobs(
-            policy, shared_prefix.plant(planted, policy, 0)
+            policy, shared_prefix.build_batch(groups, policy, 0)
         )
-        alone = responses.response_token_logprobs(policy, shared_prefix.plant(apart, policy, 0))
+        alone = responses.response_token_logprobs(
+            policy, shared_prefix.build_batch(apart, policy, 0)
+        )
         assert torch.allclose(logprobs, alone, atol=1e-5)
     assert together.targets.tolist() == [
-        token for _, responses in planted for each in responses for token in each
+        token for _, responses in groups for each in responses for token in each
     ]
 
 
 def test_a_prompt_of_many_candidates_is_one_row(reward_model: Any) -> None:
     long = list(range(3, 23))
-    forest = shared_prefix.plant([(long, [[4, 2], [5, 2], [6, 7, 2]])], reward_model, 0)
-    assert forest.ids.shape == (1, 27)
-    assert forest.positions[0, -3:].tolist() == [20, 21, 22]
+    batch = shared_prefix.build_batch([(long, [[4, 2], [5, 2], [6, 7, 2]])], reward_model, 0)
+    assert batch.ids.shape == (1, 27)
+    assert batch.positions[0, -3:].tolist() == [20, 21, 22]
 
 
-def test_one_long_tree_does_not_pad_the_rows_of_short_ones(reward_model: Any) -> None:
+def test_one_long_group_does_not_pad_the_rows_of_short_ones(reward_model: Any) -> None:
     # Alone the first would be shared and the second not: eight rows of 53 places, and one of 100.
     long, short = ([3] * 20, [[4] * 5] * 16), ([3], [[4] * 52] * 8)
-    assert shared_prefix.plant([long], reward_model, 0).ids.shape == (1, 100)
-    assert shared_prefix.plant([short], reward_model, 0).ids.shape == (8, 53)
-    assert shared_prefix.plant([long, short], reward_model, 0).ids.shape == (24, 53)
+    assert shared_prefix.build_batch([long], reward_model, 0).ids.shape == (1, 100)
+    assert shared_prefix.build_batch([short], reward_model, 0).ids.shape == (8, 53)
+    assert shared_prefix.build_batch([long, short], reward_model, 0).ids.shape == (24, 53)
 
 
-def test_a_tree_may_be_longer_than_the_window_that_each_of_its_texts_fits() -> None:
+def test_a_shared_row_may_be_longer_than_the_window_that_each_of_its_texts_fits() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=32, n_embd=32, n_layer=1, n_head=2, n_positions=24)
-    model = models.without_dropout(capabilities.explore(GPT2LMHeadModel(config).eval()))
-    assert model.reads_trees
+    model = models.without_dropout(capabilities.probe_capabilities(GPT2LMHeadModel(config).eval()))
+    assert model.reads_shared_prefix
     long, short = ([3] * 20, [[4] * 4] * 6), ([5] * 20, [[6] * 3] * 6)
     with torch.no_grad():
-        forest = shared_prefix.plant([long, short], model, 0)
-        assert forest.ids.shape == (2, 44)
-        shared = responses.response_token_logprobs(model, forest)
-        rows = [row for tree in (long, short) for row in shared_prefix.alone(tree)]
-        apart = responses.response_token_logprobs(model, shared_prefix.plant(rows, model, 0))
+        batch = shared_prefix.build_batch([long, short], model, 0)
+        assert batch.ids.shape == (2, 44)
+        shared = responses.response_token_logprobs(model, batch)
+        rows = [row for group in (long, short) for row in shared_prefix.one_row_each(group)]
+        apart = responses.response_token_logprobs(model, shared_prefix.build_batch(rows, model, 0))
     assert torch.allclose(shared, apart, atol=1e-5)
 
 
@@ -97,12 +103,18 @@ def test_packed_documents_are_blind_to_each_other(
 ) -> None:
     rows = [[(prompt, [response]) for prompt, response in sides]]
     with torch.no_grad():
-        packed = responses.response_token_logprobs(policy, shared_prefix.pack(rows, CPU, 0))
-        alone = responses.response_token_logprobs(policy, shared_prefix.plant(rows[0], policy, 0))
+        packed = responses.response_token_logprobs(
+            policy, shared_prefix.build_packed_batch(rows, CPU, 0)
+        )
+        alone = responses.response_token_logprobs(
+            policy, shared_prefix.build_batch(rows[0], policy, 0)
+        )
         assert torch.allclose(packed, alone, atol=1e-5)
         # Another first document changes nothing of the others.
         changed = [[([9, 9, 9], [[8] * len(sides[0][1])]), *rows[0][1:]]]
-        other = responses.response_token_logprobs(policy, shared_prefix.pack(changed, CPU, 0))
+        other = responses.response_token_logprobs(
+            policy, shared_prefix.build_packed_batch(changed, CPU, 0)
+        )
     count = len(sides[0][1])
     assert torch.allclose(packed[count:], other[count:], atol=1e-5)
 
@@ -124,10 +136,10 @@ def test_a_model_with_a_sliding_window_gets_a_row_for_each_response(tmp_path: An
         vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, sliding_window=4,
     )  # fmt: skip
-    model = capabilities.explore(MistralForCausalLM(config).eval())
-    assert not model.reads_trees
-    forest = shared_prefix.plant([([3, 4, 5], [[6, 2], [7, 2]])], model, 0)
-    assert len(forest.ids) == 2
+    model = capabilities.probe_capabilities(MistralForCausalLM(config).eval())
+    assert not model.reads_shared_prefix
+    batch = shared_prefix.build_batch([([3, 4, 5], [[6, 2], [7, 2]])], model, 0)
+    assert len(batch.ids) == 2
 
 
 def test_a_model_that_scales_its_logits_is_projected_by_itself() -> None:
@@ -138,11 +150,11 @@ def test_a_model_that_scales_its_logits_is_projected_by_itself() -> None:
         vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, head_dim=16, final_logit_softcapping=0.5,
     )  # fmt: skip
-    model = capabilities.explore(Gemma2ForCausalLM(config).eval())
+    model = capabilities.probe_capabilities(Gemma2ForCausalLM(config).eval())
     assert not model.plain_head
     with torch.no_grad():
-        forest = shared_prefix.plant([([3, 4, 5], [[6, 2]])], model, 0)
-        found = responses.response_token_logprobs(model, forest)
+        batch = shared_prefix.build_batch([([3, 4, 5], [[6, 2]])], model, 0)
+        found = responses.response_token_logprobs(model, batch)
         logits = model(input_ids=torch.tensor([[3, 4, 5, 6]])).logits[0, 2:]
     wanted = logits.log_softmax(-1)[torch.arange(2), torch.tensor([6, 2])]
     assert torch.allclose(found, wanted, atol=1e-5)

@@ -25,7 +25,7 @@ def ranking(ranks: list[int], rater: str = "a", **more: Any) -> Ranking:
 
 def test_pairs_of_a_ranking_are_its_strict_ones_preferred_first() -> None:
     pairs = evaluation.strict_pairs([ranking([2, 1, 2])], [torch.tensor([0.5, 1.0, -1.0])])
-    assert [(pair.texts, pair.gap) for pair in pairs] == [
+    assert [(pair.texts, pair.margin) for pair in pairs] == [
         (("mid", "long text"), 0.5),
         (("mid", "s"), 2.0),
     ]
@@ -69,15 +69,15 @@ def test_the_ceiling_is_what_people_reach_among_themselves() -> None:
 
 
 def test_bins_of_confidence_hold_every_pair_once() -> None:
-    gaps = torch.tensor([0.0, 0.1, -0.1, 2.0, 3.0, -4.0], dtype=torch.float64)
-    bins = evaluation.calibration_of(gaps)
+    margins = torch.tensor([0.0, 0.1, -0.1, 2.0, 3.0, -4.0], dtype=torch.float64)
+    bins = evaluation.calibration_of(margins)
     assert sum(each["pairs"] for each in bins) == 6
     first, *_, last = bins
     assert first["pairs"] == 3
     assert first["accuracy"] == 0.5  # one half, one right, one wrong
     assert last["confidence"] == pytest.approx(float(torch.tensor([3.0, 4.0]).sigmoid().mean()))
     error = sum(each["pairs"] / 6 * abs(each["confidence"] - each["accuracy"]) for each in bins)
-    assert evaluation.figures_of(gaps)["calibration_error"] == pytest.approx(error)
+    assert evaluation.figures_of(margins)["calibration_error"] == pytest.approx(error)
 
 
 def test_rewards_that_follow_length_show_it() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import tensor
 
 from trainer.formulas import evaluation, logprobs, losses, masked
-from trainer.formulas.advantages import gae, leave_one_out, place_rewards
+from trainer.formulas.advantages import gae, leave_one_out, rewards_per_token
 from trainer.formulas.kl import adapt_kl, best_of_n_kl, kl_estimates
 
 
@@ -20,9 +20,6 @@ def pl(rewards: list[float], ranks: list[int]) -> float:
 
 def test_two_candidates_are_bradley_terry() -> None:
     assert pl([1.0, -0.5], [1, 2]) == pytest.approx(math.log(1 + math.exp(-1.5)))
-    assert float(losses.bradley_terry(tensor(1.0), tensor(-0.5))) == pytest.approx(
-        pl([1.0, -0.5], [1, 2])
-    )
     assert pl([0.3, 0.3], [1, 2]) == pytest.approx(math.log(2))
     assert pl([2.0, 0.5], [1, 2]) - pl([0.5, 2.0], [1, 2]) == pytest.approx(-1.5)
 
@@ -102,7 +99,7 @@ def test_whitening_sees_only_what_counts() -> None:
 def test_the_score_lands_on_one_token_and_the_row_adds_up() -> None:
     logprobs, reference = tensor([[-1.0, -2.0, -3.0]]), tensor([[-1.5, -1.0, -9.0]])
     mask = tensor([[1.0, 1.0, 0.0]])
-    rewards = place_rewards(tensor([2.0]), logprobs, reference, mask, 0.1)
+    rewards = rewards_per_token(tensor([2.0]), logprobs, reference, mask, 0.1)
     assert rewards[0].tolist() == pytest.approx([-0.05, 0.1 + 2.0, 0.0])
     assert float(rewards.sum()) == pytest.approx(2.0 - 0.1 * (0.5 - 1.0))
 
@@ -218,9 +215,6 @@ def test_gradients_of_the_likelihoods_are_those_of_finite_differences(smoothing:
         lambda a, b: losses.dpo(a, b, beta=0.3, smoothing=smoothing), (chosen, rejected)
     )
     assert torch.autograd.gradcheck(lambda a, b: losses.ipo(a, b, beta=0.3), (chosen, rejected))
-    assert torch.autograd.gradcheck(
-        lambda a, b: losses.bradley_terry(a, b, 0.5), (chosen, rejected)
-    )
 
 
 def test_entropy_is_that_of_the_distribution() -> None:

@@ -124,14 +124,14 @@ def test_the_server_speaks_with_the_policy_as_it_is_after_every_update(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path, server: StandIn
 ) -> None:
     wanted = config(tiny_model, rankings, scorer, tmp_path / "run", server.url, lr=0.05)
-    trainer = ppo.Trainer(wanted, ALONE)
+    trainer = ppo.PPOTrainer(wanted, ALONE)
     first = trainer.update(PROMPTS * 2, 1, 3)
     assert first["kl"] == 0
     second = trainer.update(PROMPTS * 2, 2, 3)
     assert second["kl"] != 0
     rollout = trainer.roll_out(PROMPTS * 2, trainer.stream)
     (served,) = server.adapters.values()  # those before were forgotten
-    prompt = trainer.encoder.prompt(PROMPTS[0], trainer.room)
+    prompt = trainer.encoder.prompt(PROMPTS[0], trainer.max_prompt_tokens)
     assert rollout.ids[0][rollout.mask[0].bool()].tolist()[: len(prompt)] == prompt
     with torch.no_grad():
         there = served(input_ids=torch.tensor([prompt])).logits
@@ -162,7 +162,7 @@ def test_a_server_that_is_not_there_is_told_by_its_address(
 ) -> None:
     wanted = config(tiny_model, rankings, scorer, tmp_path / "run", "http://127.0.0.1:9")
     with pytest.raises(TrainerError, match=r"127\.0\.0\.1:9/v1/load_lora_adapter"):
-        ppo.Trainer(wanted, ALONE).update(PROMPTS * 2, 1, 3)
+        ppo.PPOTrainer(wanted, ALONE).update(PROMPTS * 2, 1, 3)
 
 
 def test_only_adapters_can_be_given_to_a_server(tmp_path: Path) -> None:
