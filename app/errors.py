@@ -96,3 +96,17 @@ class Unavailable(PlackettError):  # noqa: N818
     status = 503
     code = "unavailable"
     title = "Something that is needed does not answer"
+
+
+class Busy(Unavailable):
+    """What is needed is there, and was not free in time; the message names what was waited for."""
+
+    code = "busy"
+    title = "Something that is needed was not free in time"
+
+
+class DiskFull(Unavailable):
+    """A disk has no room left for what was to be stored."""
+
+    code = "disk-full"
+    title = "The disk is full"

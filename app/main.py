@@ -28,7 +28,7 @@ from app.web.addresses import UnderPrefix
 from app.web.csrf import check_csrf
 from app.web.edge import refuse_unstorable
 from app.web.errors import install_error_handlers
-from app.web.middleware import AccessLog, BodyLimit, ReadersLanguage, SecurityHeaders
+from app.web.middleware import AccessLog, BodyLimit, Deadline, ReadersLanguage, SecurityHeaders
 from app.web.proxies import TrustedProxies
 from app.worker import working_inside
 
@@ -61,7 +61,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Connect on start; on stop, close what was opened (and the embedded server, if it is ours)."""
     settings: Settings = app.state.settings
     with resolve_database(settings) as url:
-        engine = create_engine(url, pool_size=settings.pool_size)
+        engine = create_engine(
+            url, pool_size=settings.pool_size, statement_seconds=settings.statement_seconds
+        )
         app.state.engine = engine
         app.state.sessions = create_sessions(engine)
         try:
@@ -93,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_request_bytes)
     # Pages and scripts shrink to a quarter; what is smaller fits into one packet anyway.
     app.add_middleware(GZipMiddleware, minimum_size=1400, compresslevel=6)
+    app.add_middleware(Deadline, seconds=settings.request_seconds)
     app.add_middleware(ReadersLanguage)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)  # outside those: it sees what the others took, and answered

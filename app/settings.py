@@ -41,8 +41,8 @@ class Settings(BaseSettings):
     )
     root_path: str = Field(
         default="",
-        description="The path under which a proxy shows the application (/plackett); links in messages get it "
-        "too. A trusted proxy may say it instead (X-Forwarded-Prefix).",
+        description="The path under which a proxy shows the application (/plackett); links in messages "
+        "get it too. A trusted proxy may say it instead (X-Forwarded-Prefix).",
     )
     secure_cookies: bool = Field(
         default=False, description="Send cookies over HTTPS only; set it behind a TLS proxy."
@@ -62,6 +62,16 @@ class Settings(BaseSettings):
         description="The largest prompt or candidate, in bytes of UTF-8.",
     )
     pool_size: int = Field(default=10, ge=1, description="Database connections for each process.")
+    statement_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="The longest that one statement of a request may take in the database, in seconds.",
+    )
+    request_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="The longest that a request may take from its last byte to the answer, in seconds.",
+    )
     generation_batch: int = Field(
         default=8, ge=1, description="How many prompts a worker takes at a time."
     )
@@ -97,7 +107,9 @@ class Settings(BaseSettings):
     def _a_path(cls, value: str) -> str:
         value = value.strip().rstrip("/")
         if value and not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", value):
-            raise ValueError("is a path like /plackett, of letters, digits, dots, dashes and underscores")
+            raise ValueError(
+                "is a path like /plackett, of letters, digits, dots, dashes and underscores"
+            )
         return value
 
     @field_validator("trusted_proxies")

@@ -104,6 +104,7 @@ async def measure(address: str, url: str, tasks: int, runs: int) -> list[list[fl
             await context.add_cookies([cookie])  # type: ignore[list-item]
             page = await context.new_page()
             await page.goto(f"{address}/rate/{slug}")
+            await page.wait_for_selector(".card")  # the page takes its first task by itself
             found.append(await rate(page, tasks))
             await context.close()
         await browser.close()

@@ -125,6 +125,11 @@ class EmbeddedServer:
                 del _PLACES[port]
             stopping.drop_last_rite(self._kill)
 
+    @property
+    def place(self) -> Path:
+        """The folder of the cluster and its log."""
+        return self._cluster().parent
+
     def __enter__(self) -> str:
         return self.acquire()
 

@@ -28,6 +28,10 @@ KEEPALIVE = {
     "tcp_user_timeout": 30_000,
 }
 
+# How long a request waits for a connection of its process, and for what another one has locked.
+POOL_SECONDS = 5.0
+LOCK_SECONDS = 3.0
+
 
 def sqlalchemy_url(url: str) -> URL:
     """The URL that SQLAlchemy takes, with the psycopg 3 driver, for a plain `postgresql://` one."""
@@ -41,15 +45,29 @@ def libpq_url(url: str) -> str:
     return parts.render_as_string(hide_password=False)
 
 
-def create_engine(url: str, *, pool_size: int = 10) -> AsyncEngine:
-    """An engine whose connections are checked before use, so a restarted server is survived."""
+def create_engine(
+    url: str, *, pool_size: int = 10, statement_seconds: float | None = None
+) -> AsyncEngine:
+    """An engine whose connections are checked before use, so a restarted server is survived.
+
+    With `statement_seconds`, for requests: no statement takes longer, and none waits long for a lock.
+    Without, for jobs and commands, which may take hours.
+    """
+    limits = {}
+    if statement_seconds is not None:
+        # What the URL itself asks for comes later, and wins.
+        asked = make_url(url).query.get("options", "")
+        limits["options"] = (
+            f"-c statement_timeout={int(statement_seconds * 1000)} "
+            f"-c lock_timeout={int(LOCK_SECONDS * 1000)} {asked}"
+        )
     engine = create_async_engine(
         sqlalchemy_url(url),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=10,
+        pool_timeout=POOL_SECONDS,
         hide_parameters=True,
-        connect_args={"connect_timeout": 5, "application_name": "plackett", **KEEPALIVE},
+        connect_args={"connect_timeout": 5, "application_name": "plackett", **KEEPALIVE, **limits},
     )
     event.listen(engine.sync_engine, "do_connect", _find_server)
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)

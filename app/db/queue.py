@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from procrastinate import App, Blueprint, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
 from procrastinate.manager import JobManager
 from procrastinate.tasks import configure_task
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -58,4 +59,8 @@ async def defer(
         lock=lock,
         connection=raw.driver_connection,
     )
-    await deferrer.defer_async(**arguments)
+    try:
+        await deferrer.defer_async(**arguments)
+    except ConnectorException as error:
+        # The database's own word (a lock, a full disk) is what our callers know how to tell.
+        raise error.__cause__ or error from None

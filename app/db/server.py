@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.db.embedded import EmbeddedServer
+from app.db.failures import has_room
 from app.settings import Settings
 
 
@@ -15,3 +16,8 @@ def resolve_database(settings: Settings) -> Iterator[str]:
         return
     with EmbeddedServer(settings.data_dir) as url:
         yield url
+
+
+def embedded_disk_is_full(settings: Settings) -> bool:
+    """Whether that is why the embedded server does not answer: it stops where it cannot write its log."""
+    return settings.database_url is None and not has_room(EmbeddedServer(settings.data_dir).place)

@@ -43,21 +43,21 @@ def check_score(
     candidates: Sequence[uuid.UUID],
 ) -> None:
     """One score of the best response, or one for any of them, on the axis's scale. Raises InvalidInput."""
-    place = f"axes.{scale['name']}"
+    name = f"axes.{scale['name']}"
     each = scale.get("per") == "response"
     if each != isinstance(score, Mapping):
         wanted = (
             "one score for each response, by its id" if each else "one score, of the best response"
         )
-        raise InvalidInput(f"takes {wanted}", field=place)
+        raise InvalidInput(f"takes {wanted}", field=name)
     scores = (
-        {f"{place}.{one}": value for one, value in score.items()}
+        {f"{name}.{one}": value for one, value in score.items()}
         if isinstance(score, Mapping)
-        else {place: score}
+        else {name: score}
     )
     for candidate in score if isinstance(score, Mapping) else ():
         if candidate not in candidates:
-            raise InvalidInput("is not a candidate of this task", field=f"{place}.{candidate}")
+            raise InvalidInput("is not a candidate of this task", field=f"{name}.{candidate}")
     for where, value in scores.items():
         if not scale["min"] <= value <= scale["max"]:
             raise InvalidInput(

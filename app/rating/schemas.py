@@ -56,7 +56,7 @@ class KnownFlag(TypedDict):
 
 @dataclass(frozen=True)
 class Shown:
-    """A candidate as a rater sees it: which policy wrote it is not among its facts."""
+    """A candidate as a rater sees it: it does not tell which policy wrote it."""
 
     id: uuid.UUID
     text: str

@@ -1,8 +1,8 @@
 """The addresses of pages: under which prefix they stand, and how they are told to the log.
 
-Behind a proxy the application may stand under a path of its own (`https://example.org/plackett/…`). Its code
-never knows: routes, redirects and templates say `/rate`, the prefix is taken from a request's path before
-anything reads it, and put before every address on the way out.
+Behind a proxy the application may stand under a path of its own (`https://example.org/plackett/…`). Its
+code never knows: routes, redirects and templates say `/rate`, the prefix is taken from a request's path
+before anything reads it, and put before every address on the way out.
 """
 
 import re
@@ -97,7 +97,8 @@ def _lead_under_prefix(headers: MutableHeaders, prefix: str, host: str) -> None:
 class OwnAddresses(Extension):
     """Puts the prefix before every address that a template writes: `href="/rate"` and the like.
 
-    It works on the templates' text, before anything is filled in: what a model or a person wrote is not touched.
+    It works on the templates' text, before anything is filled in: what a model or a person wrote is not
+    touched.
     """
 
     ATTRIBUTES = re.compile(

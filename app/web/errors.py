@@ -1,24 +1,29 @@
 """The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
 
+import errno
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.db.failures import explain, full_database_disk, full_own_disk
+from app.db.server import embedded_disk_is_full
 from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError, Unavailable
 from app.inputs import describe
+from app.settings import Settings
 from app.web.addresses import loggable_path
 from app.web.language import gettext
 from app.web.templates import PageContext, render
@@ -156,24 +161,25 @@ def install_error_handlers(app: FastAPI) -> None:
             ours.message = f"No page or call has the address {request.url.path}"
         return respond(request, ours)
 
-    @app.exception_handler(OperationalError)
-    @app.exception_handler(InterfaceError)
-    @app.exception_handler(PoolTimeout)
-    async def database_down(request: Request, error: Exception) -> Response:
-        log.error("the database does not answer", error=str(error).split("\n", 1)[0])
-        down = Unavailable(
-            "The database does not answer. Nothing of this request was stored; try again.",
-            field="database",
-        )
-        return respond(request, down)
-
     @app.exception_handler(DBAPIError)
-    async def database_error(request: Request, error: DBAPIError) -> Response:
-        # A server that is being shut down or restarted cuts connections with class 57 errors.
-        state = getattr(error.orig, "sqlstate", None) or ""
-        if error.connection_invalidated or state.startswith(("57P", "08")):
-            return await database_down(request, error)
-        return await unexpected(request, error)
+    @app.exception_handler(PoolTimeout)
+    @app.exception_handler(psycopg.Error)
+    async def database_error(request: Request, error: Exception) -> Response:
+        settings: Settings = request.app.state.settings
+        ours = explain(error)
+        if ours is None:
+            return await unexpected(request, error)
+        if type(ours) is Unavailable and embedded_disk_is_full(settings):
+            ours = full_database_disk()
+        log.error("the database cannot do it", code=ours.code, error=str(error).split("\n", 1)[0])
+        return respond(request, ours)
+
+    @app.exception_handler(OSError)
+    async def system_error(request: Request, error: OSError) -> Response:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return await unexpected(request, error)
+        log.error("a disk is full", file=error.filename, error=error.strerror)
+        return respond(request, full_own_disk())
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

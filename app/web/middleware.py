@@ -1,16 +1,17 @@
 """What happens to every request: a line in the log, security headers, a language, a limit on size."""
 
+import asyncio
 import time
 
 import structlog
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import TooLarge
+from app.errors import Busy, TooLarge, Unavailable
 from app.web.addresses import loggable_path
-from app.web.errors import problem
+from app.web.errors import problem, respond
 from app.web.language import choose_language, speaking
 
 log = structlog.get_logger("plackett.http")
@@ -111,6 +112,86 @@ class ReadersLanguage:
             return
         with speaking(choose_language(HTTPConnection(scope))):
             await self.app(scope, receive, send)
+
+
+class Deadline:
+    """Every request is answered in time: in full, or with what it was that took too long.
+
+    The clock runs from the last byte of the request to the first of the answer. A database that has
+    fallen silent keeps no time limit of its own, and a client that is slow is bounded by its proxy.
+    Nobody waits for work that is called off: the driver alone tries for ten seconds to take its
+    question back.
+    """
+
+    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
+        self.app = app
+        self.seconds = seconds
+        self._called_off: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        late: asyncio.Future[None] = loop.create_future()
+        clock: asyncio.TimerHandle | None = None
+        begun = over = False
+
+        def start() -> None:
+            nonlocal clock
+            if clock is None and not begun:
+                clock = loop.call_later(self.seconds, _finish, late)
+
+        async def receive_and_start() -> Message:
+            message = await receive()
+            if not message.get("more_body", False):
+                start()
+            return message
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            if clock is not None:
+                clock.cancel()
+            if not over:
+                await send(message)
+
+        stated = Headers(scope=scope)
+        if "transfer-encoding" not in stated and stated.get("content-length", "0") == "0":
+            start()  # a request without a body is never asked for one
+
+        async def answer() -> None:
+            await self.app(scope, receive_and_start, send_in_time)
+
+        work = asyncio.create_task(answer())
+        reason: Unavailable
+        try:
+            await asyncio.wait({work, late}, return_when=asyncio.FIRST_COMPLETED)
+            reason = Busy("The answer was not ready in time.", field="request_timeout")
+        except asyncio.CancelledError:  # uvicorn, when the grace of a stop is over
+            reason = Unavailable("This server is being stopped; try again.", field="server")
+        finally:
+            if clock is not None:
+                clock.cancel()
+        if work.done():
+            await work
+            return
+        answered, over = begun, True
+        self._called_off.add(work)
+        work.add_done_callback(self._forget)
+        work.cancel()
+        if not answered:
+            await respond(Request(scope), reason)(scope, receive, send)
+
+    def _forget(self, work: "asyncio.Task[None]") -> None:
+        self._called_off.discard(work)
+        if not work.cancelled() and (error := work.exception()):
+            log.warning("work that was called off has failed", error=str(error).split("\n", 1)[0])
+
+
+def _finish(late: "asyncio.Future[None]") -> None:
+    if not late.done():
+        late.set_result(None)
 
 
 class BodyLimit:

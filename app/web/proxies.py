@@ -20,7 +20,7 @@ MOST_WARNINGS = 20
 
 
 class TrustedProxies:
-    """The client, the scheme and the prefix of each request, as the trusted proxies that it came through tell them."""
+    """Client, scheme and prefix of each request, as the trusted proxies that it came through tell."""
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str]) -> None:
         self.app = app

@@ -17,6 +17,7 @@ METHODS = [
     ("app/accounts/**.py", "python"),
     ("app/inputs.py", "python"),
     ("app/web/**.py", "python"),
+    ("app/db/failures.py", "python"),
     ("templates/rating/**.html", "jinja2"),
     ("templates/accounts/sign_in*.html", "jinja2"),
     ("templates/accounts/account.html", "jinja2"),
@@ -25,7 +26,7 @@ METHODS = [
 # Errors are told in the reader's language where a page tells them, so what they say is extracted too.
 ERRORS = (
     *("InvalidInput", "NotFound", "Conflict", "NotAllowed"),
-    *("NotSignedIn", "Unavailable", "TooManyTries"),
+    *("NotSignedIn", "Unavailable", "TooManyTries", "Busy", "DiskFull"),
 )
 KEYWORDS = DEFAULT_KEYWORDS | dict.fromkeys(ERRORS)
 # What templates translate by its value: roles, and the flags and axes that a project begins with.

@@ -1,6 +1,6 @@
 // @ts-check
 // In which words two responses differ, and a rewrite from the best one: the server finds them.
-import { findAll, get, getField, getToken } from "../shared/dom.js";
+import { at, findAll, get, getField, getToken } from "../shared/dom.js";
 
 /** @import { RankingForm } from "./form.js" */
 

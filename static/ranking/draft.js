@@ -1,6 +1,6 @@
 // @ts-check
 // Nothing typed is lost: a draft is kept in this browser at once, and at the server when the hand rests.
-import { getToken } from "../shared/dom.js";
+import { at, getToken } from "../shared/dom.js";
 import { draftKey, local } from "./store.js";
 
 /** @import { Draft, RankingForm } from "./form.js" */

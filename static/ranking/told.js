@@ -1,6 +1,6 @@
 // @ts-check
 // What the page tells: to a screen reader's ear, and above the task what became of the rankings before it.
-import { create, find, get } from "../shared/dom.js";
+import { at, create, find, get } from "../shared/dom.js";
 import { say } from "./words.js";
 
 /**

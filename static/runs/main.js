@@ -1,6 +1,6 @@
 // @ts-check
 // A run's curves, drawn while it runs.
-import { create, find, get } from "../shared/dom.js";
+import { at, create, find, get } from "../shared/dom.js";
 
 /** @typedef {{ step: number } & Record<string, number | null>} Row */
 /**
