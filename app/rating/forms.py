@@ -21,6 +21,31 @@ def list_skip_reasons() -> list[str]:
     ]
 
 
+def list_steps() -> list[tuple[int, str, str]]:
+    """The scale between two responses: preference, its sign on a phone, and what it says."""
+    return [
+        (3, "A", _("A much better")),
+        (2, "A", _("A better")),
+        (1, "A", _("A slightly better")),
+        (0, "=", _("About the same")),
+        (-1, "B", _("B slightly better")),
+        (-2, "B", _("B better")),
+        (-3, "B", _("B much better")),
+    ]
+
+
+def describe_strength(strength: int | None) -> str | None:
+    """How much better the better of two was, from 1 (slightly) to 3 (much)."""
+    if strength is None:
+        return None
+    return (_("slightly better"), _("better"), _("much better"))[strength - 1]
+
+
+def list_roles() -> dict[str, str]:
+    """Who says a message of a conversation."""
+    return {"user": _("Prompt"), "assistant": _("Assistant"), "system": _("System prompt")}
+
+
 def list_words() -> dict[str, str]:
     """What the ranking page's script says, in the rater's language; {…} is filled in there."""
     return {

@@ -18,7 +18,14 @@ from app.projects.queries import get_guideline
 from app.projects.service import get_project
 from app.rating import assign, history, qualification, queries
 from app.rating.difference import mark_differences
-from app.rating.forms import list_skip_reasons, list_words, read_form
+from app.rating.forms import (
+    describe_strength,
+    list_roles,
+    list_skip_reasons,
+    list_steps,
+    list_words,
+    read_form,
+)
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
 from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
 from app.rating.submit import get_answered, revise_ranking, submit_ranking
@@ -56,6 +63,10 @@ class TaskPage(PageContext):
     letters: str
     none_is_good: str
     skip_reasons: Sequence[str]
+    # The scale between two: preference, its sign on a phone, what it says.
+    steps: Sequence[tuple[int, str, str]]
+    # Who says a message.
+    roles: Mapping[str, str]
     words: Mapping[str, str]
     today: int
 
@@ -88,6 +99,8 @@ class OwnRankingPage(PageContext):
     """One ranking of one's own."""
 
     ranking: OwnRanking
+    strength: str | None
+    roles: Mapping[str, str]
 
 
 @router.get("/rate")
@@ -120,7 +133,12 @@ async def own_ranking(
 ) -> Response:
     """One ranking, as it was given."""
     ranking = await history.get_own_ranking(session, rater, ranking_id)
-    page = OwnRankingPage(title=_("My ranking"), ranking=ranking)
+    page = OwnRankingPage(
+        title=_("My ranking"),
+        ranking=ranking,
+        strength=describe_strength(ranking.strength),
+        roles=list_roles(),
+    )
     return render(request, "rating/own_ranking.html", page)
 
 
@@ -373,6 +391,8 @@ async def _task_page(
         letters=LETTERS,
         none_is_good=NONE_IS_GOOD,
         skip_reasons=list_skip_reasons(),
+        steps=list_steps(),
+        roles=list_roles(),
         words=list_words(),
         today=await history.count_today(session, rater),
     )

@@ -1,6 +1,6 @@
 """Templates: one environment, and pages whose context is a typed class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app.settings import CHECKOUT, Settings
 from app.web.addresses import OwnAddresses, at, get_prefix
@@ -63,6 +63,17 @@ def badge(state: str) -> str:
     return BADGES.get(state, "badge")
 
 
+def attributes(given: Mapping[str, object]) -> Markup:
+    """HTML attributes: true is one without a value, and false and none are left out. `hx_get` is hx-get."""
+    parts = []
+    for name, value in given.items():
+        if value is True:
+            parts.append(escape(name.replace("_", "-")))
+        elif value is not None and value is not False:
+            parts.append(Markup('{}="{}"').format(name.replace("_", "-"), value))
+    return Markup(" ").join(parts)
+
+
 def get_notice(request: Request) -> str | None:
     """The sentence that the page before left, shown once."""
     text = request.cookies.get(NOTICE_COOKIE)
@@ -93,7 +104,7 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
         gettext, ngettext, newstyle=True
     )
     environment.filters.update(markdown=render_markdown, moment=moment, number=number)
-    environment.filters.update(badge=badge)
+    environment.filters.update(badge=badge, attributes=attributes)
     # For texts that come from a variable: `_` would take a percent sign in them for a place to fill.
     environment.filters.update(translated=gettext)
     return templates

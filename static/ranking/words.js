@@ -18,7 +18,7 @@ let sentences;
  */
 export function say(name, values = {}) {
   sentences ??= /** @type {Record<string, string>} */ (
-    JSON.parse(document.getElementById("words")?.textContent ?? "{}")
+    JSON.parse(document.getElementById("words")?.dataset.words ?? "{}")
   );
   return fill(sentences[name], values);
 }

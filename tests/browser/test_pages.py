@@ -147,7 +147,7 @@ async def test_an_admin_sets_up_a_project_and_invites_somebody(
     await page.fill("#name", "A new project")
     await page.fill("#slug", slug)
     await page.fill("#guidelines", "Be kind.")
-    await page.click("text=Make the project")
+    await page.click("text=Create project")
     await expect(page.locator("h1")).to_have_text("A new project")
     rows = '{"prompt": "Why?", "candidates": ["a", "b"]}\n{"prompt": 1}\n'
     upload = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": rows.encode()}
@@ -160,7 +160,7 @@ async def test_an_admin_sets_up_a_project_and_invites_somebody(
     await page.goto(f"{site.address}/admin/people")
     address = f"{uuid.uuid4().hex[:8]}@example.org"
     await page.fill("#email", address)
-    await page.click("text=Make a sign-in link")
+    await page.click("text=Create sign-in link")
     link = str(await page.inner_text(".secret"))
     elsewhere = await browser.new_context()
     guest = await elsewhere.new_page()
@@ -182,10 +182,10 @@ async def test_a_researcher_makes_an_export_and_downloads_it(
     assert page.url.endswith("/research/exports")
     details = page.locator("details.panel")
     if await details.get_attribute("open") is None:
-        await page.click("text=Make an export")
+        await page.click("text=New export")
     await page.select_option("#project", furnished.slug)
     await page.fill("#name", "mine")
-    await page.click("button:has-text('Make it')")
+    await page.click("button:has-text('Create export')")
     await expect(page.locator(".badge.good")).to_have_text("ready", timeout=20_000)
     await expect(page.locator("article")).to_contain_text("Known biases".lower(), ignore_case=True)
     async with page.expect_download() as download:

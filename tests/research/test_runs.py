@@ -68,4 +68,4 @@ async def test_a_report_is_for_researchers_and_only_where_it_is(
     assert (await client.get(f"/research/runs/{run.id}/report")).status_code == 403
     await sign_in(client, session, await create_user(session, Role.RESEARCHER))
     assert (await client.get(f"/research/runs/{run.id}/report")).status_code == 404
-    assert "The whole report" not in (await client.get(f"/research/runs/{run.id}")).text
+    assert "Full report" not in (await client.get(f"/research/runs/{run.id}")).text
