@@ -86,6 +86,12 @@ class Settings(BaseSettings):
         description="Names, addresses and networks that are not public and where policies' servers may be "
         "nonetheless, parted by commas (localhost,10.1.0.0/16).",
     )
+    worker_silence_seconds: float = Field(
+        default=30.0,
+        ge=3,
+        description="A worker that gives no sign of life for so long is taken for dead, and its jobs go on "
+        "elsewhere.",
+    )
     trainer_device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where training runs of the worker compute."
     )

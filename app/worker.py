@@ -13,7 +13,7 @@ from procrastinate.worker import Worker
 from app import stopping
 from app.datasets import jobs as datasets
 from app.db.engine import SessionMaker, open_sessions
-from app.db.queue import create_job_app
+from app.db.queue import create_job_app, retry_stalled
 from app.generation import jobs as generation
 from app.rating.assign import open_task
 from app.settings import Settings
@@ -28,6 +28,8 @@ RETRY_SECONDS = 2.0
 # For the words that a worker says to the database when it ends, and for a pool that is closed.
 GOODBYE_SECONDS = 1.0
 NO_HURRY = 7 * 24 * 3600.0
+# A worker gives so many signs of life in the time after which it is taken for dead.
+SIGNS = 3
 
 
 def create_jobs_app(url: str, sessions: SessionMaker, settings: Settings) -> App:
@@ -57,7 +59,7 @@ async def run_worker(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     async with open_sessions(url, pool_size=concurrency + 4) as sessions:
         make = partial(create_jobs_app, url, sessions, settings)
-        worker = QueueWorker(make, queues=queues, concurrency=concurrency)
+        worker = QueueWorker(make, settings, queues=queues, concurrency=concurrency)
         if not wait:
             await worker.empty()
             return
@@ -77,7 +79,9 @@ async def working_inside(url: str, settings: Settings) -> AsyncIterator[None]:
         make = partial(create_jobs_app, url, sessions, settings)
         stop = asyncio.Event()
         # An export that is cut off is put back into its queue.
-        task = asyncio.create_task(QueueWorker(make, queues=["datasets"]).run(stop, grace=0.0))
+        task = asyncio.create_task(
+            QueueWorker(make, settings, queues=["datasets"]).run(stop, grace=0.0)
+        )
         try:
             yield
         finally:
@@ -89,9 +93,15 @@ class QueueWorker:
     """Procrastinate's worker, started anew when the database went away under it, and stopped in time."""
 
     def __init__(
-        self, make: Callable[[], App], *, queues: Sequence[str], concurrency: int = 1
+        self,
+        make: Callable[[], App],
+        settings: Settings,
+        *,
+        queues: Sequence[str],
+        concurrency: int = 1,
     ) -> None:
         self.make = make
+        self.silence_seconds = settings.worker_silence_seconds
         self.queues = list(queues)
         self.concurrency = concurrency
         self._running: dict[asyncio.Task[object], str] = {}
@@ -124,15 +134,32 @@ class QueueWorker:
             await _close(jobs)
 
     async def _work(self, jobs: App, *, wait: bool, grace: float) -> None:
-        await jobs.run_worker_async(
-            queues=self.queues,
-            concurrency=self.concurrency,
-            wait=wait,
-            fetch_job_polling_interval=5.0,
-            shutdown_graceful_timeout=grace,
-            install_signal_handlers=False,
-            worker_middleware=[self._note],
-        )
+        sweeps = asyncio.create_task(self._sweep(jobs))
+        try:
+            await jobs.run_worker_async(
+                queues=self.queues,
+                concurrency=self.concurrency,
+                wait=wait,
+                fetch_job_polling_interval=5.0,
+                shutdown_graceful_timeout=grace,
+                install_signal_handlers=False,
+                worker_middleware=[self._note],
+                update_heartbeat_interval=self.silence_seconds / SIGNS,
+                stalled_worker_timeout=self.silence_seconds,
+            )
+        finally:
+            sweeps.cancel()
+            await asyncio.gather(sweeps, return_exceptions=True)
+
+    async def _sweep(self, jobs: App) -> None:
+        """Give the jobs of workers that died back to the queue: whichever worker is left sees to it."""
+        while True:
+            try:
+                for job in await retry_stalled(jobs, seconds=self.silence_seconds):
+                    log.warning("the worker of a job died; the job goes on elsewhere", **job)
+            except Exception as error:  # the database is away for a moment: look again later
+                log.warning("stalled jobs could not be looked for", error=str(error))
+            await asyncio.sleep(self.silence_seconds / SIGNS)
 
     async def _note(
         self, call_next: Callable[[], Awaitable[object]], context: JobContext, _: Worker

@@ -5,7 +5,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from procrastinate import Blueprint, RetryStrategy
+from procrastinate import Blueprint, JobContext, RetryStrategy
 
 from app.datasets import queries
 from app.datasets.format import Manifest
@@ -18,16 +18,26 @@ from app.inputs import storable
 from app.projects.models import Project
 from app.settings import Settings
 
+# A worker that dies gives its job back to the queue; one that kills every worker must come to an end.
+MOST_ATTEMPTS = 5
+
 
 def create_jobs(*, sessions: SessionMaker, settings: Settings) -> Blueprint:
     """The datasets room's jobs."""
     blueprint = Blueprint()
 
     @blueprint.task(
-        name="export", queue="datasets", retry=RetryStrategy(max_attempts=3, linear_wait=5)
+        name="export",
+        queue="datasets",
+        retry=RetryStrategy(max_attempts=3, linear_wait=5),
+        pass_context=True,
     )
-    async def export(export_id: str) -> None:
+    async def export(context: JobContext, export_id: str) -> None:
         """Build one export."""
+        if context.job.attempts >= MOST_ATTEMPTS:
+            reason = f"Its worker died {context.job.attempts} times while it was made"
+            await _set_state(sessions, uuid.UUID(export_id), error=reason)
+            return
         await make_export(sessions, uuid.UUID(export_id), settings.exports_dir)
 
     return blueprint

@@ -33,6 +33,32 @@ def create_job_app(url: str, blueprints: Mapping[str, Blueprint], *, pool_size: 
     return jobs
 
 
+# One statement, so that of many who look at once each job is given back by one: the row is locked, and
+# looked at again once it is.
+RETRY_STALLED = """
+SELECT job.id, job.task_name AS task, job.attempts,
+       procrastinate_retry_job_v2(job.id, now(), NULL, NULL, NULL)::text AS done
+FROM (
+    SELECT id, task_name, attempts FROM procrastinate_jobs
+    WHERE status = 'doing' AND NOT EXISTS (
+        SELECT FROM procrastinate_workers AS worker
+        WHERE worker.id = worker_id
+          AND worker.last_heartbeat >= now() - make_interval(secs => %(seconds)s)
+    )
+    FOR UPDATE SKIP LOCKED
+) AS job
+"""
+
+
+async def retry_stalled(jobs: App, *, seconds: float) -> list[dict[str, object]]:
+    """Give back to the queue every job whose worker gave no sign of life for so long: (id, task, attempts).
+
+    Whoever carries out such a job has to expect traces of its first try.
+    """
+    rows = await jobs.connector.execute_query_all_async(RETRY_STALLED, seconds=seconds)
+    return [{name: row[name] for name in ("id", "task", "attempts")} for row in rows]
+
+
 @lru_cache
 def _manager() -> JobManager:
     # Its own connections are never opened: every job is deferred on a session's.

@@ -2,8 +2,8 @@
 
 A ticket (one job) claims a batch of prompts, the most urgent first, and lets go of the database while
 the models write. Each prompt is finished in a transaction of its own, which first makes sure that the
-claim is still this worker's. A worker that dies leaves its claims behind; they run out, and the sweep of
-every minute queues tickets for whatever waits.
+claim is still this worker's. Claims are short, and renewed while the models write: those of a worker that
+died run out before a minute is over, and its ticket is given back to the queue.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 import structlog
 from procrastinate import Blueprint
 from prometheus_client import Counter
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.engine import SessionMaker
@@ -40,8 +41,6 @@ log = structlog.get_logger(__name__)
 
 Deliver = Callable[[AsyncSession, uuid.UUID], Awaitable[None]]
 
-# How long a claim lasts beyond the time that the models may take.
-CLAIM_SLACK = timedelta(minutes=2)
 # The first try and as many again, with new seeds, where two candidates of a prompt say the same.
 RESAMPLES = 3
 LONGEST_BACK_OFF = timedelta(hours=1)
@@ -84,7 +83,8 @@ def create_jobs(*, sessions: SessionMaker, settings: Settings, deliver: Deliver)
         worker = Worker(sessions, settings, deliver)
         await worker.run_ticket(uuid.UUID(project_id))
 
-    @blueprint.periodic(cron="* * * * *")
+    # Every 20 seconds: what a dead worker held is written again before a minute is over.
+    @blueprint.periodic(cron="* * * * * */20")
     @blueprint.task(name="sweep", queue="generation", queueing_lock="generation-sweep")
     async def sweep(timestamp: int) -> None:
         """Tickets for prompts that wait and for which none is queued: nothing stays behind."""
@@ -104,15 +104,27 @@ class Worker:
         self.sessions = sessions
         self.settings = settings
         self.deliver = deliver
+        # A claim outlasts the silence after which a worker is taken for dead, and is renewed often enough
+        # for a database that is slow or away for some seconds to cost none.
+        self.claim = timedelta(seconds=settings.worker_silence_seconds * 4 / 3)
+        self.renew_seconds = settings.worker_silence_seconds / 4
+        # A claim is told by its end: it must not be renewed while a prompt is finished under it.
+        self.renewing = asyncio.Lock()
 
     async def run_ticket(self, project_id: uuid.UUID) -> None:
         """Claim a batch, write its candidates, store them, and queue the next ticket."""
         claimed = await self._claim(project_id)
         if not claimed:
             return
-        await self._write(claimed)
-        for work in claimed:
-            await self._finish(project_id, work)
+        renewals = asyncio.create_task(self._renew(claimed))
+        try:
+            await self._write(claimed)
+            for work in claimed:
+                async with self.renewing:
+                    await self._finish(project_id, work)
+        finally:
+            renewals.cancel()
+            await asyncio.gather(renewals, return_exceptions=True)
         async with self.sessions() as session:
             if await queries.count_due(session, project_id, utc_now()):
                 await enqueue(session, project_id, 1)
@@ -126,7 +138,7 @@ class Worker:
             now = utc_now()
             own = [each.id for each in await list_project_policies(session, project.id)]
             sampling = Sampling.model_validate(project.sampling)
-            claim = now + self._longest() + CLAIM_SLACK
+            claim = now + self.claim
             claimed = []
             for prompt in await queries.claim_prompts_for_update(
                 session, project.id, limit=self.settings.generation_batch, now=now
@@ -148,9 +160,22 @@ class Worker:
             await session.commit()
             return claimed
 
-    def _longest(self) -> timedelta:
-        # Every round of resampling may take the whole time-out, for each policy in turn.
-        return timedelta(seconds=self.settings.generation_timeout * (RESAMPLES + 1) * 2)
+    async def _renew(self, claimed: Sequence[Work]) -> None:
+        """Renew the claims again and again; one that was lost stays lost, and its work is thrown away."""
+        while True:
+            await asyncio.sleep(self.renew_seconds)
+            try:
+                async with self.renewing, self.sessions() as session:
+                    claim = utc_now() + self.claim
+                    renewed = await queries.renew_claims(
+                        session, {work.prompt_id: work.claim for work in claimed}, claim
+                    )
+                    await session.commit()
+                    for work in claimed:
+                        if work.prompt_id in renewed:
+                            work.claim = claim
+            except SQLAlchemyError as error:
+                log.warning("claims could not be renewed", error=str(error).split("\n", 1)[0])
 
     async def _write(self, claimed: Sequence[Work]) -> None:
         """Sample every slot; sample again where a prompt's candidates are identical or empty."""

@@ -1,10 +1,10 @@
 """Selects of the generation room."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.generation.models import GenerationFailure
@@ -53,6 +53,23 @@ async def get_claimed_prompt_for_update(
         )
         .with_for_update()
     )
+
+
+async def renew_claims(
+    session: AsyncSession, claims: Mapping[uuid.UUID, datetime], until: datetime
+) -> set[uuid.UUID]:
+    """Let the claims that still count, by prompt and end, last until then; those that did."""
+    rows = await session.scalars(
+        update(Prompt)
+        .where(
+            tuple_(Prompt.id, Prompt.claimed_until).in_(list(claims.items())),
+            Prompt.state == PromptState.GENERATING,
+        )
+        .values(claimed_until=until)
+        .returning(Prompt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return set(rows)
 
 
 async def list_policies(session: AsyncSession, ids: Sequence[uuid.UUID]) -> Sequence[Policy]:

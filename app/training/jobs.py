@@ -6,16 +6,18 @@ comes out. Metrics are copied into the database, so that every app process can s
 
 import asyncio
 import json
-import os
 import signal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
-from procrastinate import Blueprint, RetryStrategy
+from procrastinate import Blueprint, JobContext, RetryStrategy
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import stopping
@@ -24,17 +26,21 @@ from app.db.engine import SessionMaker
 from app.db.types import utc_now
 from app.inputs import storable
 from app.policies.models import Policy
-from app.settings import CHECKOUT, Settings
+from app.settings import Settings
 from app.training import queries
 from app.training.catalogue import TRAINER, as_arguments, read_entry
 from app.training.models import Run, RunMetric, RunState
-from app.training.service import ENDED, register_result
+from app.training.process import AdoptedProcess, Process, adopt, start
+from app.training.service import ENDED, TRAINING_LOCK, register_result
 
 log = structlog.get_logger(__name__)
 
+# A run that was interrupted so often, by workers that stopped or died, is ended.
+MOST_ATTEMPTS = 20
 POLL_SECONDS = 1.0
 # From the polite signal to the other one: time to write a checkpoint.
 GRACE_SECONDS = 30.0
+Result = TypeVar("Result")
 
 
 def create_jobs(
@@ -43,16 +49,22 @@ def create_jobs(
     """The training room's jobs."""
     blueprint = Blueprint()
 
-    # A worker that is stopped, or dies, leaves a checkpoint; the next try resumes from it.
+    # A worker that is stopped, or dies, leaves a checkpoint, or a trainer that goes on by itself; the next
+    # try takes up either. A trainer that fails is the end of a run, and no exception.
     @blueprint.task(
         name="run",
         queue="training",
-        lock="training",
-        retry=RetryStrategy(max_attempts=3, wait=5, retry_exceptions={Interrupted}),
+        lock=TRAINING_LOCK,
+        retry=RetryStrategy(max_attempts=MOST_ATTEMPTS + 1, wait=5),
+        pass_context=True,
     )
-    async def run(run_id: str) -> None:
+    async def run(context: JobContext, run_id: str) -> None:
         """Carry out one run."""
-        await Follower(sessions, settings, trainer, uuid.UUID(run_id)).follow()
+        follower = Follower(sessions, settings, trainer, uuid.UUID(run_id))
+        if context.job.attempts >= MOST_ATTEMPTS:
+            await follower.give_up(f"It was interrupted {context.job.attempts} times")
+        else:
+            await follower.follow()
 
     return blueprint
 
@@ -63,7 +75,7 @@ class Interrupted(Exception):  # noqa: N818
 
 @dataclass
 class Follower:
-    """Starts the trainer for one run and follows it to its end."""
+    """Starts the trainer for one run, or finds the one that a dead worker started, and follows it."""
 
     sessions: SessionMaker
     settings: Settings
@@ -71,32 +83,37 @@ class Follower:
     run_id: uuid.UUID
 
     async def follow(self) -> None:
-        """Start, follow, record the end. Raises Interrupted where the worker has to stop."""
+        """Start or adopt, follow, record the end. Raises Interrupted where the worker has to stop."""
         prepared = await self._prepare()
         if prepared is None:
             return
         command, folder = prepared
         folder.mkdir(parents=True, exist_ok=True)
-        log.info("a run starts", run=str(self.run_id), command=command[2:])
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-        with (folder / "trainer.log").open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=CHECKOUT,
-                env=environment,
-                start_new_session=True,
-            )
+        if (folder / "result.json").exists() and adopt(folder) is None:
+            await self._finish(folder, 0, cancelled=False)  # it ended while nobody looked
+            return
+        process = adopt(folder) or await start(command, folder)
+        adopted = isinstance(process, AdoptedProcess)
+        log.info(
+            "a run goes on" if adopted else "a run starts", run=str(self.run_id), pid=process.pid
+        )
         try:
             cancelled = await self._watch(process, folder)
         except asyncio.CancelledError:
             # The worker ends, and waits a little less long than for a run that somebody has cancelled.
             await stop(process, seconds=stopping.JOB_SECONDS - 1)
             raise Interrupted from None
-        await self._copy_metrics(folder)
-        await self._finish(folder, process.returncode or 0, cancelled)
+        code = await process.wait()
+        await patiently(lambda: self._copy_metrics(folder))
+        await patiently(lambda: self._finish(folder, code, cancelled))
+
+    async def give_up(self, reason: str) -> None:
+        """End the run as failed."""
+        async with self.sessions() as session:
+            run = await queries.get_run_for_update(session, self.run_id)
+            if run is not None and run.state not in ENDED:
+                run.state, run.error, run.finished_at = RunState.FAILED, reason, utc_now()
+            await session.commit()
 
     async def _prepare(self) -> tuple[list[str], Path] | None:
         async with self.sessions() as session:
@@ -104,6 +121,10 @@ class Follower:
             if run is None or run.state in ENDED:
                 return None
             folder = self.settings.runs_dir / str(run.id)
+            if run.cancel_requested and adopt(folder) is None:  # asked for while nobody looked
+                run.state, run.finished_at = RunState.CANCELLED, utc_now()
+                await session.commit()
+                return None
             run.state = RunState.RUNNING
             run.started_at = run.started_at or utc_now()
             run.path = str(folder)
@@ -128,7 +149,7 @@ class Follower:
             command.append("--resume")
         return command
 
-    async def _watch(self, process: asyncio.subprocess.Process, folder: Path) -> bool:
+    async def _watch(self, process: Process, folder: Path) -> bool:
         """Follow the process; whether it was cancelled."""
         cancelled = False
         while True:
@@ -138,7 +159,7 @@ class Follower:
                 pass
             else:
                 return cancelled
-            wanted = await self._copy_metrics(folder)
+            wanted = await patiently(lambda: self._copy_metrics(folder))
             if wanted and not cancelled:
                 cancelled = True
                 await stop(process)
@@ -188,7 +209,7 @@ class Follower:
             await session.commit()
 
 
-async def stop(process: asyncio.subprocess.Process, *, seconds: float = GRACE_SECONDS) -> None:
+async def stop(process: Process, *, seconds: float = GRACE_SECONDS) -> None:
     """Ask the process to end, with time for a checkpoint; then make it."""
     if process.returncode is not None:
         return
@@ -198,6 +219,16 @@ async def stop(process: asyncio.subprocess.Process, *, seconds: float = GRACE_SE
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+async def patiently(call: Callable[[], Awaitable[Result]]) -> Result:
+    """What the call gives, tried again while the database is away: the trainer goes on meanwhile."""
+    while True:
+        try:
+            return await call()
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            log.warning("a run cannot be written down yet", error=str(error).split("\n", 1)[0])
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def read_metrics(path: Path) -> list[dict[str, object]]:

@@ -22,6 +22,8 @@ from app.training import catalogue, queries
 from app.training.models import REWARD, Run, RunMetric, RunState
 from app.training.schemas import RunIn
 
+# One run at a time: a run takes all of a machine's cores, or its GPU.
+TRAINING_LOCK = "training"
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
@@ -57,7 +59,13 @@ async def start_run(
     session.add(run)
     await session.flush()
     await record(session, actor, "run.start", project.slug, stage=wanted.stage)
-    await defer(session, "training:run", queue="training", arguments={"run_id": str(run.id)})
+    await defer(
+        session,
+        "training:run",
+        queue="training",
+        arguments={"run_id": str(run.id)},
+        lock=TRAINING_LOCK,
+    )
     return run
 
 

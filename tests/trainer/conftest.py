@@ -37,6 +37,11 @@ def make_tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An untrained Llama of a few thousand parameters, saved."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def make_tiny_model(folder: Path) -> str:
+    """Make and save it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -56,7 +61,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
             eos_token_id=2,
         )
     )
-    folder = tmp_path_factory.mktemp("tiny") / "model"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
