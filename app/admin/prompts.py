@@ -19,9 +19,8 @@ from app.prompts import service as prompts
 from app.prompts.files import read_upload
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.schemas import ImportReport
-from app.rating import history, queries
+from app.rating import queries
 from app.rating.models import Ranking
-from app.rating.schemas import Progress
 from app.settings import Settings
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import render
@@ -35,7 +34,6 @@ PAGE_SIZE = 50
 class PromptsPage(ProjectPage):
     """A project's prompt queue, and what became of an upload."""
 
-    progress: Progress
     prompts: PageOf[Prompt]
     imports: Sequence[PromptImport]
     state: PromptState | None
@@ -78,7 +76,6 @@ async def _prompts_page(
         title=f"{project.name}: prompts",
         project=project,
         tab="prompts",
-        progress=await history.get_progress(session, project),
         prompts=PageOf(rows, page, total, PAGE_SIZE),
         imports=await prompt_queries.list_imports(session, project.id, limit=5),
         state=state,
@@ -87,7 +84,6 @@ async def _prompts_page(
         report=report,
         error=error,
     )
-    await session.commit()
     return render(request, "prompts/list.html", context, status=error.status if error else 200)
 
 

@@ -42,7 +42,6 @@ PROBLEM_HEADERS = {
 class ErrorPage(PageContext):
     """What an error's page tells."""
 
-    status: int
     message: str
     field: str | None
     details: Sequence[Mapping[str, object]]
@@ -88,7 +87,6 @@ def respond(request: Request, error: PlackettError, *, reference: str | None = N
         return RedirectResponse(address, status_code=303)
     page = ErrorPage(
         title=error.title,
-        status=error.status,
         message=error.message,
         field=error.field,
         details=error.details,
