@@ -32,6 +32,7 @@ CHECKS: dict[str, list[object]] = {
     "ruff": [PYTHON, "-m", "ruff", "check", "."],
     "format": [PYTHON, "-m", "ruff", "format", "--check", "."],
     "layers": [VENV / "bin" / "lint-imports"],
+    "rules": [PYTHON, "-m", "checks"],
     "types": [PYTHON, "-m", "mypy"],
     "prettier": [NODE_TOOLS / "prettier", "--check", "."],
     "eslint": [NODE_TOOLS / "eslint", "."],

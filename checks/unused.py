@@ -29,6 +29,8 @@ USED_ELSEWHERE = {
     "log_message": "called by http.server",
     "bradley_terry": "the formula of two, which a test holds the one of K against",
     "RankingRevision": "its table is written by SQL",
+    "view_texts": "for the pages that show responses in two views; goes from here with the first of them",
+    "preprocess": "called by Jinja for an extension",
     "create_served_app": "named in a string, for uvicorn's worker processes",
     "keep_subprocess_alive": "called by uvicorn's supervisor",
     "join_all": "called by uvicorn's supervisor",
