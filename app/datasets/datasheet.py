@@ -18,6 +18,7 @@ class Tally:
     rankings: Counter[str] = field(default_factory=Counter)
     pairs: int = 0
     ties: int = 0
+    keep_gaps: int = 0
     policies: Counter[str] = field(default_factory=Counter)
     raters: set[str] = field(default_factory=set)
     # Of pairs judged by two raters, how many they judged alike.
@@ -32,6 +33,7 @@ class Tally:
         """Count a line of rankings."""
         self.prompts[split] += 1
         self.rankings[split] += len(line["rankings"])
+        self.keep_gaps += sum(ranking["keep_gaps"] for ranking in line["rankings"])
         lengths = {each["id"]: len(each["text"]) for each in line["candidates"]}
         for each in line["candidates"]:
             self.policies[each["policy"] or "unknown"] += 1

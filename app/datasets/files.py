@@ -20,9 +20,9 @@ SCHEMA: dict[str, dict[str, str]] = {
         "messages": MESSAGES,
         "candidates": "list of {id: string, text: string, policy: string or null}",
         "rankings": "list of {rater: string (pseudonym), ranks: {candidate id: integer, 1 is best, "
-        "equal ranks are ties}, axes: {name: number}, flags: list of string, rationale: string or "
-        "null, presented: list of candidate ids in the order shown, seconds: number or null, "
-        "weight: number}",
+        "equal ranks are ties}, strength: integer or null, keep_gaps: boolean, axes: {name: number}, "
+        "flags: list of string, rationale: string or null, presented: list of candidate ids in the order "
+        "shown, seconds: number or null, weight: number}",
     },
     "comparisons": {
         "prompt": MESSAGES,
@@ -30,7 +30,7 @@ SCHEMA: dict[str, dict[str, str]] = {
         "rejected": MESSAGES,
         "prompt_id": "string",
         "rater": "string (pseudonym)",
-        "margin": "number: ranks apart",
+        "margin": "number: the strength, or how many dense ranks apart; with keep_gaps, ranks as given",
         "weight": "number",
         "chosen_policy": "string or null",
         "rejected_policy": "string or null",

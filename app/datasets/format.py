@@ -20,6 +20,7 @@ class RankingEntry(TypedDict):
     rater: str
     ranks: dict[str, int]
     strength: int | None
+    keep_gaps: bool
     axes: dict[str, object]
     flags: Sequence[str]
     rationale: str | None
@@ -81,6 +82,13 @@ class SplitCounts(TypedDict):
     demonstrations: int
 
 
+class Margins(TypedDict):
+    """What a margin is, and how many rankings' margins keep the gaps of their ranks."""
+
+    rule: str
+    keep_gaps: int
+
+
 class Manifest(TypedDict):
     """manifest.json: what was asked for, what came of it, and the hash of every file."""
 
@@ -93,6 +101,7 @@ class Manifest(TypedDict):
     guideline_version: int
     counts: dict[str, SplitCounts]
     ties: int
+    margins: Margins
     raters: dict[str, object]
     schema: dict[str, dict[str, str]]
     files: dict[str, FileEntry]

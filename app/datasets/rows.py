@@ -51,6 +51,7 @@ def ranking_line(
                 "rater": pseudonym(salt, ranking.rater_id),
                 "ranks": {str(each.id): ranking.ranks[str(each.id)] for each, _ in candidates},
                 "strength": ranking.strength,
+                "keep_gaps": ranking.keep_gaps,
                 "axes": ranking.axes,
                 "flags": ranking.flags,
                 "rationale": ranking.rationale,
@@ -73,7 +74,8 @@ def comparison_lines(line: RankingLine) -> list[ComparisonLine]:
     rows: list[ComparisonLine] = []
     for ranking in line["rankings"]:
         ranks = {each: ranking["ranks"][each] for each in candidates}
-        for better, worse, margin in compare(ranks, ranking["strength"]):
+        pairs = compare(ranks, ranking["strength"], keep_gaps=ranking["keep_gaps"])
+        for better, worse, margin in pairs:
             if margin == 0:
                 continue
             chosen, rejected = candidates[better], candidates[worse]

@@ -37,6 +37,10 @@ SPLIT_RULE = (
     "first 8 bytes, big-endian, of SHA-256(prompt hash + seed as 8 bytes) / 2^64, against the running "
     "sum of the shares; the prompt hash is SHA-256 of its messages as canonical JSON"
 )
+MARGIN_RULE = (
+    "the strength of a preference where one was given, else by how many dense ranks the two are apart "
+    "(1, 3, 1 counts as 1, 2, 1); rankings with keep_gaps: by how many of the ranks as given"
+)
 
 
 async def request_export(
@@ -184,6 +188,7 @@ def _finish(
             for where in SPLITS
         },
         "ties": tally.ties,
+        "margins": {"rule": MARGIN_RULE, "keep_gaps": tally.keep_gaps},
         "raters": {"count": len(tally.raters), "kinds": raters},
         "schema": SCHEMA,
         "files": entries,

@@ -136,7 +136,7 @@ async def _open_tasks(
                 project_id=project.id,
                 task_id=task_id,
                 rater_id=raters[row.rater].id,
-                content=Content(ranks=ranks),
+                content=Content(ranks=ranks, keep_gaps=row.keep_gaps),
                 presented=ids,
                 imported=True,
             )

@@ -201,7 +201,7 @@ def _cell(name: str, cell: object) -> object:
         cell.encode()
     except UnicodeEncodeError:
         raise FieldError(name, "is not UTF-8") from None
-    structured = name in ("candidates", "ranks", "metadata", "priority", "gold")
+    structured = name in ("candidates", "ranks", "metadata", "priority", "gold", "keep_gaps")
     if structured or (name in ("prompt", "chosen", "rejected") and cell.lstrip().startswith("[{")):
         try:
             return load(cell.strip().encode())

@@ -16,7 +16,7 @@ from app.prompts.transcripts import split_pair
 ROLES = ("system", "user", "assistant")
 FIELDS = frozenset(
     {"prompt", "id", "candidates", "ranks", "gold", "rater", "priority", "metadata"}
-    | {"chosen", "rejected"}
+    | {"chosen", "rejected", "keep_gaps"}
 )
 MOST_CANDIDATES = 9
 DEFAULT_RATER = "imported"
@@ -43,6 +43,8 @@ class PromptRow:
     ranks: list[int] | None = None
     gold: bool = False
     rater: str | None = None
+    # The margins of the ranks are by their own distance, not by dense ranks.
+    keep_gaps: bool = False
     priority: int = 0
     metadata: dict[str, object] = field(default_factory=dict)
 
@@ -80,6 +82,7 @@ class Ranks(TypedDict, total=False):
     ranks: list[int]
     gold: bool
     rater: str | None
+    keep_gaps: bool
 
 
 class FieldError(Exception):
@@ -147,6 +150,11 @@ def _ranking(row: Row, count: int) -> Ranks:
     gold = row.get("gold", False)
     if not isinstance(gold, bool):
         raise FieldError("gold", "must be true or false")
+    keep_gaps = row.get("keep_gaps", False)
+    if not isinstance(keep_gaps, bool):
+        raise FieldError("keep_gaps", "must be true or false")
+    if keep_gaps and (gold or "ranks" not in row):
+        raise FieldError("keep_gaps", "is only for a rater's ranks")
     rater = row.get("rater")
     if rater is not None:
         rater = _text("rater", rater, 200)
@@ -165,7 +173,8 @@ def _ranking(row: Row, count: int) -> Ranks:
         raise FieldError("ranks", "no candidate has rank 1, the best")
     if not gold and rater is None:
         raise FieldError("rater", "ranks need a rater, or gold: true")
-    return {"ranks": list(ranks), "gold": gold, "rater": None if gold else rater}
+    rater = None if gold else rater
+    return {"ranks": list(ranks), "gold": gold, "rater": rater, "keep_gaps": keep_gaps}
 
 
 def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
@@ -173,7 +182,7 @@ def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
     for name in ("chosen", "rejected"):
         if name not in row:
             raise FieldError(name, "is missing")
-    for name in ("candidates", "ranks", "gold"):
+    for name in ("candidates", "ranks", "gold", "keep_gaps"):
         if name in row:
             raise FieldError(name, "does not go together with chosen and rejected")
     rater = _text("rater", row.get("rater", DEFAULT_RATER), 200)

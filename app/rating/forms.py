@@ -3,6 +3,7 @@
 from starlette.datastructures import FormData
 
 from app.errors import InvalidInput
+from app.rating.judgement import close_gaps
 from app.rating.schemas import RankingIn
 from app.web.errors import from_pydantic
 from app.web.language import gettext as _
@@ -108,12 +109,11 @@ def read_form(form: FormData) -> RankingIn:
     strength = None
     if "pair" in form:
         ranks, strength = read_preference(form)
-    used = sorted(set(ranks.values()))
     with from_pydantic():
         return RankingIn.model_validate(
             {
                 # Ranks without a gap: 1, 3, 3 is 1, 2, 2.
-                "ranks": {each: used.index(rank) + 1 for each, rank in ranks.items()},
+                "ranks": close_gaps(ranks),
                 "strength": strength,
                 "axes": of_the_best | of_each,
                 "flags": [str(flag) for flag in form.getlist("flags")],

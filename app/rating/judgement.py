@@ -91,15 +91,26 @@ class Pair(NamedTuple, Generic[Key]):
     margin: int
 
 
-def compare(ranks: Mapping[Key, int], strength: int | None = None) -> list[Pair[Key]]:
+def close_gaps(ranks: Mapping[Key, int]) -> dict[Key, int]:
+    """The same order in dense ranks: 1, 3, 1 is 1, 2, 1."""
+    used = sorted(set(ranks.values()))
+    return {each: used.index(rank) + 1 for each, rank in ranks.items()}
+
+
+def compare(
+    ranks: Mapping[Key, int], strength: int | None = None, *, keep_gaps: bool = False
+) -> list[Pair[Key]]:
     """All K(K-1)/2 pairs of a ranking, in its mapping's order: what is stored, and what is exported.
 
-    The margin is how many ranks they are apart, or the strength of a preference where one was given.
+    The margin is the strength of a preference where one was given, else by how many dense ranks the two
+    are apart: 1, 3, 1 says no more than 1, 2, 1, wherever it came from. With `keep_gaps` it is by how many
+    of the ranks as they were given, for senders whose gaps mean something.
     """
     pairs = []
+    places = ranks if keep_gaps else close_gaps(ranks)
     for first, second in combinations(ranks, 2):
         better, worse = (first, second) if ranks[first] <= ranks[second] else (second, first)
-        apart = ranks[worse] - ranks[better]
+        apart = places[worse] - places[better]
         pairs.append(Pair(better, worse, strength or apart if apart else 0))
     return pairs
 

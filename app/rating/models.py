@@ -163,6 +163,8 @@ class Ranking(Base):
     rationale: Mapped[str | None] = mapped_column(Text)
     rewrite: Mapped[str | None] = mapped_column(Text)
     seconds: Mapped[float | None]
+    # The margins of its comparisons are by the ranks as they were given, not by dense ones.
+    keep_gaps: Mapped[bool] = mapped_column(default=False, server_default="false")
     guideline_version: Mapped[int] = mapped_column(default=0, server_default="0")
     # Came after its slot had gone to somebody else: kept, and marked.
     surplus: Mapped[bool] = mapped_column(default=False, server_default="false")
@@ -189,7 +191,7 @@ class Comparison(Base):
     )
     better_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
     worse_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
-    # How many ranks apart, or the strength where one was given: 0 is a tie.
+    # How many dense ranks apart, or the strength where one was given: 0 is a tie. See Ranking.keep_gaps.
     margin: Mapped[int]
 
     __table_args__ = (
@@ -207,7 +209,7 @@ class RankingRevision(Base):
 
     id: Mapped[Id]
     ranking_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("rankings.id", ondelete="CASCADE"))
-    # {ranks, strength, axes, flags, rationale, rewrite, seconds}
+    # {ranks, strength, axes, flags, rationale, rewrite, seconds, keep_gaps}
     content: Mapped[JsonObject]
     replaced_at: Mapped[CreatedAt]
 

@@ -35,6 +35,8 @@ class Content:
     rationale: str | None = None
     rewrite: str | None = None
     seconds: float | None = None
+    # Margins are by the ranks as they were given, not by dense ones: where an import asks for it.
+    keep_gaps: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ _CONTENT = {
     "rationale": "text",
     "rewrite": "text",
     "seconds": "double precision",
+    "keep_gaps": "boolean",
 }
 _COLUMNS = _CONTENT | {
     "id": "uuid",
@@ -239,7 +242,11 @@ def _pairs(rankings: Mapping[uuid.UUID, Content]) -> dict[str, list[uuid.UUID] |
     pairs = [
         (ranking_id, pair)
         for ranking_id, each in rankings.items()
-        for pair in compare({key: each.ranks[key] for key in sorted(each.ranks)}, each.strength)
+        for pair in compare(
+            {key: each.ranks[key] for key in sorted(each.ranks)},
+            each.strength,
+            keep_gaps=each.keep_gaps,
+        )
     ]
     return {
         "ranking_ids": [ranking_id for ranking_id, _ in pairs],

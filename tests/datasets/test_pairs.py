@@ -79,7 +79,10 @@ async def read_by_hand(session: AsyncSession, project: Project) -> Pairs:
     for ranking in await session.scalars(select(Ranking).where(Ranking.project_id == project.id)):
         rater = pseudonym(project.pseudonym_salt, ranking.rater_id)
         for one, other in itertools.permutations(ranking.presented, 2):
-            apart = ranking.ranks[str(other)] - ranking.ranks[str(one)]
+            low, high = ranking.ranks[str(one)], ranking.ranks[str(other)]
+            # Dense ranks: of the steps between the two, those on which some candidate stands.
+            steps = {rank for rank in ranking.ranks.values() if low < rank <= high}
+            apart = high - low if ranking.keep_gaps else len(steps)
             if apart > 0:
                 pairs[rater, texts[one], texts[other], float(ranking.strength or apart)] += 1
     return pairs
@@ -118,8 +121,13 @@ async def judge_all(session: AsyncSession, project: Project, source: random.Rand
 
 def imported(source: random.Random) -> Sequence[dict[str, Any]]:
     """For each number of candidates a task with an imported ranking, and some pairs with none."""
-    ranked = [row(k, ranks=draw_ranks(source, k), rater=f"rater {k % 3}") for k in SIZES]
-    return [*ranked, *(row(2) for _ in range(9))]
+    ranked = [
+        row(k, ranks=draw_ranks(source, k), rater=f"rater {k % 3}", keep_gaps=keep)
+        for k in SIZES
+        for keep in (False, True)
+    ]
+    whole = row(9, ranks=list(range(1, 10)), rater="rater 0")
+    return [*ranked, whole, *(row(2) for _ in range(9))]
 
 
 async def test_what_is_exported_is_what_is_stored(fresh_database: str, tmp_path: Path) -> None:
@@ -143,3 +151,45 @@ async def test_what_is_exported_is_what_is_stored(fresh_database: str, tmp_path:
     assert strengths == {1, 2, 3}
     assert len({rater for rater, _, _, _ in stored}) == 3 + 1 + 1
     assert {margin for _, _, _, margin in stored} == {float(n) for n in range(1, 9)}
+
+
+async def test_a_gap_in_the_ranks_counts_only_where_its_sender_says_so(
+    fresh_database: str, tmp_path: Path
+) -> None:
+    """[1, 3, 1] is the order of [1, 2, 1]: from an import, the API and the page the margin is 1."""
+    ranks = [1, 3, 1]
+    rows = [
+        row("abc", id="plain", ranks=ranks, rater="ann"),
+        row("abc", id="kept", ranks=ranks, rater="ann", keep_gaps=True),
+        row("abc", id="asked"),
+    ]
+    async with open_sessions(fresh_database) as sessions:
+        async with sessions() as session:
+            project = await create_project(session, overlap=1)
+            parsed = [parse_row(each, n, max_bytes=LIMIT) for n, each in enumerate(rows)]
+            await import_prompts(session, project, parsed, source="test", actor=None)
+            rater = await create_user(session)
+            lease = await lease_next_task(session, project, rater)
+            assert lease is not None
+            given = {each.id: 3 if each.text == "b" else 1 for each in lease.candidates}
+            await submit_ranking(session, lease.assignment_id, rater, RankingIn(ranks=given))
+            await session.commit()
+        async with sessions() as session:
+            whole = Split(train=1, validation=0, test=0)
+            out = tmp_path / "out"
+            manifest = await build_export(session, project, Filters(), whole, out, "all")
+        async with sessions() as session:
+            stored = await session.scalars(
+                select(Comparison.margin).where(Comparison.margin > 0).order_by(Comparison.margin)
+            )
+            assert list(stored) == [1, 1, 1, 1, 2, 2]
+    pairs = [
+        json.loads(line) for line in (out / "comparisons.train.jsonl").read_text().splitlines()
+    ]
+    margins = {each["prompt_id"]: each["margin"] for each in pairs}
+    assert margins == {"plain": 1.0, "kept": 2.0, "asked": 1.0}
+    # What was said stays as it was said.
+    lines = [json.loads(line) for line in (out / "rankings.train.jsonl").read_text().splitlines()]
+    assert all(sorted(each["rankings"][0]["ranks"].values()) == [1, 1, 3] for each in lines)
+    assert "dense" in manifest["margins"]["rule"]
+    assert manifest["margins"]["keep_gaps"] == 1

@@ -196,6 +196,26 @@ def test_new_names_keep_what_stood_under_the_old_ones(engine: Engine) -> None:
     assert read("a.state, a.ahead, a.test, r.extra") == [("extra", True, True, True)]
 
 
+def test_margins_that_are_there_stay_and_say_how_they_were_counted(engine: Engine) -> None:
+    step(engine, command.upgrade, "0008")
+    with engine.connect() as connection:
+        fill(connection)
+        connection.exec_driver_sql("""UPDATE rankings SET ranks = '{"a": 1, "b": 3, "c": 1}'""")
+        connection.exec_driver_sql("UPDATE comparisons SET margin = 2")
+        connection.commit()
+    step(engine, command.upgrade, "0009")
+    read = "SELECT r.keep_gaps, c.margin FROM rankings r JOIN comparisons c ON c.ranking_id = r.id"
+    with engine.connect() as connection:
+        assert [tuple(row) for row in connection.exec_driver_sql(read)] == [(True, 2)]
+    step(engine, command.downgrade, "0008")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("""UPDATE rankings SET ranks = '{"a": 1, "b": 2, "c": 1}'""")
+        connection.commit()
+    step(engine, command.upgrade, "0009")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT keep_gaps FROM rankings").scalar() is False
+
+
 def test_the_queues_own_tables_are_not_ours_to_compare() -> None:
     assert not is_ours(None, "procrastinate_jobs", "table", False, None)
     assert is_ours(None, "rankings", "table", False, None)

@@ -260,10 +260,12 @@ async def test_an_answer_is_given_only_when_the_ranking_is_committed(
         assert stored.ranks == ranks
 
 
-@given(st.lists(st.integers(1, 9), min_size=2, max_size=9))
-def test_the_pairs_of_a_ranking_say_what_it_says(ranks: list[int]) -> None:
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=9), st.booleans())
+def test_the_pairs_of_a_ranking_say_what_it_says(ranks: list[int], keep_gaps: bool) -> None:
     by_id = {uuid.UUID(int=n): rank for n, rank in enumerate(ranks)}
-    pairs = compare(by_id)
+    pairs = compare(by_id, keep_gaps=keep_gaps)
+    if not keep_gaps:
+        by_id = {each: len({r for r in ranks if r <= rank}) for each, rank in by_id.items()}
     assert len(pairs) == len(ranks) * (len(ranks) - 1) // 2
     assert len({frozenset((a, b)) for a, b, _ in pairs}) == len(pairs)
     assert all(by_id[worse] - by_id[better] == margin >= 0 for better, worse, margin in pairs)
