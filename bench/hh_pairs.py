@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from demo.story_teller import TEMPLATE
+from demo.tokenizer import TEMPLATE
 from trainer import reward, sft
 from trainer.data.examples import Data, Ranking
 from trainer.data.files import read_rankings

@@ -3,8 +3,10 @@
 import json
 import sys
 
+from demo.settings import StoryTellerConfig
 from trainer.errors import explain_failures
 from trainer.settings.environment import set_thread_variables
+from trainer.settings.flags import parse
 
 
 def main(argv: list[str]) -> int:
@@ -15,12 +17,11 @@ def main(argv: list[str]) -> int:
 
 def make(argv: list[str]) -> None:
     """Read the settings and train; print what it came to as the last line."""
-    from demo.story_teller import TinyConfig, main
-    from trainer.settings.flags import parse
-
     example = "--out .plackett/models/story-teller --seconds 78"
-    config = parse(TinyConfig, argv, program="python -m demo", example=example)
-    print(json.dumps(main(config)))  # noqa: T201 - the interface
+    config = parse(StoryTellerConfig, argv, program="python -m demo", example=example)
+    from demo.story_teller import make_story_teller  # it imports torch
+
+    print(json.dumps(make_story_teller(config)))  # noqa: T201 - the interface
 
 
 if __name__ == "__main__":

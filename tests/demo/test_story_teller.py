@@ -15,8 +15,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from demo import stories, story_teller
-from demo.story_teller import Schedule, TinyConfig
+from demo import network, stories, story_teller, training
+from demo import tokenizer as teller_tokenizer
+from demo.settings import StoryTellerConfig
+from demo.training import Schedule
 from trainer.engine.models import hash_state
 from trainer.errors import TrainerError, UsageError
 
@@ -33,15 +35,17 @@ TYPED = (
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return story_teller.make_tokenizer(stories.generate(0, 1_000), 1_200)
+    return teller_tokenizer.make_tokenizer(stories.generate(0, 1_000), 1_200)
 
 
 @pytest.fixture(scope="module")
 def teller(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A fifth of the demo's training: about a quarter of a minute on two quiet cores."""
     folder = tmp_path_factory.mktemp("tiny") / "story-teller"
-    config = TinyConfig(out=str(folder), steps=150, corpus=4_000, prompts=60, demonstrations=5)
-    return folder, story_teller.main(config)
+    config = StoryTellerConfig(
+        out=str(folder), steps=150, corpus=4_000, prompts=60, demonstrations=5
+    )
+    return folder, story_teller.make_story_teller(config)
 
 
 # --- tokenizer ----------------------------------------------------------------------------------------
@@ -89,9 +93,9 @@ def test_the_template_opens_the_assistants_turn_and_ends_it_with_the_end_token(
 def test_rows_are_what_the_chat_template_gives_and_only_answers_are_learned(
     tokenizer: Any,
 ) -> None:
-    dialogues = story_teller.conversations(stories.generate(2, 60), random.Random(0))
+    dialogues = teller_tokenizer.conversations(stories.generate(2, 60), random.Random(0))
     assert {len(messages) for messages in dialogues} == {2, 3, 4}
-    for messages, row in zip(dialogues, story_teller.encode(tokenizer, dialogues), strict=True):
+    for messages, row in zip(dialogues, teller_tokenizer.encode(tokenizer, dialogues), strict=True):
         whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
         assert row.ids == whole["input_ids"]
         learned = [token for token, kept in zip(row.ids, row.learned, strict=True) if kept]
@@ -104,10 +108,10 @@ def test_rows_are_what_the_chat_template_gives_and_only_answers_are_learned(
 
 def test_the_loss_is_the_mean_over_learned_tokens_whatever_the_padding(tokenizer: Any) -> None:
     torch.manual_seed(0)
-    config = TinyConfig(out="unused", width=32, heads=2)
-    model = story_teller.make_model(config, tokenizer).eval()
-    rows = story_teller.encode(
-        tokenizer, [story_teller.as_messages(each) for each in stories.generate(1, 3)]
+    config = StoryTellerConfig(out="unused", width=32, heads=2)
+    model = network.make_model(config, tokenizer).eval()
+    rows = teller_tokenizer.encode(
+        tokenizer, [teller_tokenizer.as_messages(each) for each in stories.generate(1, 3)]
     )
     total, count = 0.0, 0
     with torch.no_grad():
@@ -117,18 +121,16 @@ def test_the_loss_is_the_mean_over_learned_tokens_whatever_the_padding(tokenizer
                 if row.learned[place]:
                     total -= logprobs[place - 1, row.ids[place]].item()
                     count += 1
-        assert story_teller.loss_of(model, rows).item() == pytest.approx(total / count, abs=1e-5)
-    assert story_teller.evaluate(model, rows, batch_size=2) == pytest.approx(
-        total / count, abs=1e-5
-    )
+        assert network.loss_of(model, rows).item() == pytest.approx(total / count, abs=1e-5)
+    assert network.evaluate(model, rows, batch_size=2) == pytest.approx(total / count, abs=1e-5)
 
 
 def test_sharpening_multiplies_every_logit(tokenizer: Any) -> None:
-    model = story_teller.make_model(TinyConfig(out="unused", width=32, heads=2), tokenizer).eval()
+    model = network.make_model(StoryTellerConfig(out="unused", width=32, heads=2), tokenizer).eval()
     ids = torch.tensor([[1, 4, 300, 5]])
     with torch.no_grad():
         before = model(ids).logits
-        story_teller.sharpen(model, 1.15)
+        network.sharpen(model, 1.15)
         torch.testing.assert_close(model(ids).logits, before * 1.15)
 
 
@@ -169,10 +171,10 @@ def test_a_machine_that_grows_busy_cuts_the_rest_short_without_a_jump() -> None:
 def test_the_same_seed_and_steps_give_the_same_weights(tmp_path: Path) -> None:
     hashes = []
     for name, seed in (("one", 3), ("two", 3), ("three", 4)):
-        config = TinyConfig(
+        config = StoryTellerConfig(
             out=str(tmp_path / name), steps=3, corpus=200, prompts=2, seed=seed, threads=1
         )
-        story_teller.main(config)
+        story_teller.make_story_teller(config)
         model = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model")
         hashes.append(hash_state(model.state_dict()))
     assert hashes[0] == hashes[1] != hashes[2]
@@ -180,11 +182,13 @@ def test_the_same_seed_and_steps_give_the_same_weights(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_time_alone_decides_when_no_steps_are_given(tmp_path: Path) -> None:
-    config = TinyConfig(out=str(tmp_path / "teller"), seconds=9, corpus=300, prompts=2, width=48)
+    config = StoryTellerConfig(
+        out=str(tmp_path / "teller"), seconds=9, corpus=300, prompts=2, width=48
+    )
     started = time.perf_counter()
-    info = story_teller.main(config)
+    info = story_teller.make_story_teller(config)
     assert time.perf_counter() - started < 20
-    assert info["steps"] > story_teller.WARMUP_STEPS
+    assert info["steps"] > training.WARMUP_STEPS
 
 
 # --- what is left on disk -----------------------------------------------------------------------------
@@ -192,15 +196,15 @@ def test_time_alone_decides_when_no_steps_are_given(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_there_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is there already"):
-        story_teller.main(TinyConfig(out=str(tmp_path)))
+        story_teller.make_story_teller(StoryTellerConfig(out=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_training_that_diverges_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    config = TinyConfig(out=str(tmp_path / "teller"), steps=3, corpus=100, lr=float("inf"))
+    config = StoryTellerConfig(out=str(tmp_path / "teller"), steps=3, corpus=100, lr=float("inf"))
     with pytest.raises(TrainerError, match="did not learn"):
-        story_teller.main(config)
+        story_teller.make_story_teller(config)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -242,7 +246,7 @@ def test_a_kill_leaves_no_half_model_and_the_next_start_makes_a_whole_one(tmp_pa
 )
 def test_impossible_sizes_are_refused_by_name(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        TinyConfig(out="unused", **wrong)
+        StoryTellerConfig(out="unused", **wrong)
 
 
 # --- what it has learned ------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ def test_impossible_sizes_are_refused_by_name(wrong: dict[str, Any], named: str)
 def test_info_says_what_was_made(teller: tuple[Path, dict[str, Any]]) -> None:
     folder, info = teller
     assert json.loads((folder / "info.json").read_text()) == info
-    assert info["version"] == story_teller.TINY_VERSION and info["steps"] == 150
+    assert info["version"] == story_teller.MODEL_VERSION and info["steps"] == 150
     assert info["repeatable_by_steps"] is True
     assert 900_000 < info["parameters"] < 1_500_000
 

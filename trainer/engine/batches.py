@@ -27,9 +27,9 @@ class Batches:
     def __call__(self, step: int) -> list[int]:
         """The examples of a step, counted from 1."""
         chosen: list[int] = []
-        place = (step - 1) * self.size
+        first = (step - 1) * self.size
         while len(chosen) < self.size:
-            epoch, offset = divmod(place + len(chosen), self.count)
+            epoch, offset = divmod(first + len(chosen), self.count)
             chosen += self._order_of(epoch)[offset : offset + self.size - len(chosen)]
         return chosen
 

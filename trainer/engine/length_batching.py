@@ -10,7 +10,7 @@ def cost_of(count: int, length: int, width: int) -> int:
     """What a forward pass over rows of this length costs, padding and all, in no unit.
 
     A token of a layer costs about 24 d^2 multiplications in the matrices and 4 L d in the attention. On
-    two cores this told the faster of two arrangements wherever they were more than a tenth apart.
+    two cores this picked the faster of two arrangements wherever they were more than a tenth apart.
     """
     return count * length * (6 * width + length)
 

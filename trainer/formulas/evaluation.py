@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainer.data.examples import Ranking
 
-# Slices are told for the raters and policies that most pairs are of.
+# Slices are reported for the raters and policies that most pairs are of.
 MOST_SLICES = 20
 BINS = 10
 

@@ -9,7 +9,7 @@ from trainer.engine.protocols import Model, Policy, Tokenizer
 from trainer.engine.tokens import load_tokenizer, same_tokens
 from trainer.errors import TrainerError
 from trainer.rl.rewards import RewardEnsemble
-from trainer.settings.online import OnPolicyConfig
+from trainer.settings.on_policy import OnPolicyConfig
 
 
 @dataclass(frozen=True)

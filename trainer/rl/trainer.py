@@ -41,7 +41,7 @@ from trainer.rl.rollout import (
 )
 from trainer.rl.vllm_client import RolloutServer, seeds_of
 from trainer.run.checkpoints import State
-from trainer.settings.online import OnPolicyConfig
+from trainer.settings.on_policy import OnPolicyConfig
 
 # Episodes in a forward pass, if the run does not say: on a CPU, small batches of like length pad least.
 MICRO_BATCH = {"cpu": 16, "cuda": 64}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from trainer.errors import UsageError
 from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below, refuse_not_above
-from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
+from trainer.settings.on_policy import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from trainer.settings import Curve, Stage
 from trainer.settings.flags import flag, refuse_below
-from trainer.settings.online import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
+from trainer.settings.on_policy import ENTROPY, KL, RESPONSES, SCORE, OnPolicyConfig, refuse_uneven
 
 
 @dataclass(frozen=True, kw_only=True)
