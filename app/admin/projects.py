@@ -20,6 +20,7 @@ from app.projects.schemas import ProjectIn
 from app.rating import history
 from app.rating.schemas import Progress
 from app.web.errors import from_pydantic
+from app.web.markdown import Views, view_texts
 from app.web.pages import is_htmx, see_other
 from app.web.templates import PageContext, render
 
@@ -54,6 +55,7 @@ class SettingsPage(PageContext):
     policies: Sequence[Policy]
     spare: int
     guidelines: Sequence[Guideline]
+    views: Views
     error: PlackettError | None = None
 
 
@@ -128,6 +130,7 @@ async def _settings_page(
     *,
     error: PlackettError | None = None,
 ) -> Response:
+    guidelines = await queries.list_guidelines(session, project.id) if project else []
     page = SettingsPage(
         title=project.name if project else "New project",
         project=project,
@@ -140,7 +143,8 @@ async def _settings_page(
             if policy.backend is not Backend.IMPORTED and policy.retired_at is None
         ],
         spare=SPARE_ROWS,
-        guidelines=await queries.list_guidelines(session, project.id) if project else [],
+        guidelines=guidelines,
+        views=await view_texts(old.text for old in guidelines[1:]),
         error=error,
     )
     return render(request, "projects/settings.html", page, status=error.status if error else 200)
@@ -210,6 +214,7 @@ def read_settings(form: FormData) -> dict[str, object]:
         "gold_rate": _share(form.get("gold_percent") or "0"),
         "qualification_tasks": form.get("qualification_tasks") or 0,
         "qualification_accuracy": _share(form.get("qualification_percent") or "0"),
+        "first_view": form.get("first_view") or "rendered",
         "axes": axes,
         "flags": flags,
         "sampling": {name: form.get(name) for name in ("temperature", "top_p", "max_new_tokens")},

@@ -22,6 +22,7 @@ from app.prompts.schemas import ImportReport
 from app.rating import queries
 from app.rating.models import Ranking
 from app.settings import Settings
+from app.web.markdown import Views, view_texts
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import render
 
@@ -50,6 +51,7 @@ class PromptPage(ProjectPage):
     prompt: Prompt
     candidates: Sequence[tuple[Candidate, str | None]]
     rankings: Sequence[tuple[Ranking, str]]
+    views: Views
 
 
 async def _prompts_page(
@@ -158,12 +160,15 @@ async def prompt_page(
     """One prompt with its candidates and rankings."""
     project = await projects.get_project(session, slug)
     prompt = await prompts.get_prompt(session, project, prompt_id)
+    candidates = await prompt_queries.list_candidates_with_policies(session, prompt.id)
+    texts = [message["content"] for message in prompt.messages]
     page = PromptPage(
         title="Prompt",
         project=project,
         tab="prompts",
         prompt=prompt,
-        candidates=await prompt_queries.list_candidates_with_policies(session, prompt.id),
+        candidates=candidates,
         rankings=await queries.list_rankings_of(session, prompt.id),
+        views=await view_texts([*texts, *(candidate.text for candidate, _policy in candidates)]),
     )
     return render(request, "prompts/prompt.html", page)

@@ -34,6 +34,10 @@ class Project(Base):
     # that must come out right.
     qualification_tasks: Mapped[int] = mapped_column(default=0, server_default="0")
     qualification_accuracy: Mapped[float] = mapped_column(default=0.75, server_default="0.75")
+    # How responses are shown at first; a rater may switch each of them, or all.
+    first_view: Mapped[str] = mapped_column(
+        String(16), default="rendered", server_default="rendered"
+    )
     # [{name, question, min, max, per}]: scored for the best response, or for each one.
     axes: Mapped[JsonList]
     # [{name, label}]: what a rater may mark a task with.
@@ -54,6 +58,7 @@ class Project(Base):
         CheckConstraint("gold_rate BETWEEN 0 AND 1", name="gold_rate"),
         CheckConstraint("qualification_tasks BETWEEN 0 AND 100", name="qualification_tasks"),
         CheckConstraint("qualification_accuracy BETWEEN 0 AND 1", name="qualification_accuracy"),
+        CheckConstraint("first_view IN ('rendered', 'source')", name="first_view"),
     )
 
 

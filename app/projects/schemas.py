@@ -73,6 +73,8 @@ class ProjectIn(Input):
     gold_rate: float = Field(default=0.05, ge=0, le=1)
     qualification_tasks: int = Field(default=0, ge=0, le=100)
     qualification_accuracy: float = Field(default=0.75, ge=0, le=1)
+    # How responses are shown at first: as rendered Markdown, or as they were written.
+    first_view: Literal["rendered", "source"] = "rendered"
     axes: list[Axis] = Field(default_factory=lambda: list(DEFAULT_AXES), max_length=12)
     flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
     sampling: Sampling = Field(default_factory=Sampling)
@@ -106,6 +108,7 @@ class ProjectOut(BaseModel):
     gold_rate: float
     qualification_tasks: int
     qualification_accuracy: float
+    first_view: str
     axes: list[dict[str, object]]
     flags: list[dict[str, object]]
     sampling: dict[str, object]

@@ -76,7 +76,7 @@ async def set_paused(
 CHANGEABLE = (
     *("name", "description", "candidates_per_task", "overlap", "lease_seconds", "edit_seconds"),
     *("gold_rate", "qualification_tasks", "qualification_accuracy"),
-    *("axes", "flags", "sampling"),
+    *("first_view", "axes", "flags", "sampling"),
 )
 
 

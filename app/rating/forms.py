@@ -1,5 +1,8 @@
 """What the ranking page says in the rater's language, and what its form says back."""
 
+import re
+from collections.abc import Iterable
+
 from starlette.datastructures import FormData
 
 from app.errors import InvalidInput
@@ -64,6 +67,10 @@ def list_words() -> dict[str, str]:
         "nothing_placed": _("Nothing placed yet"),
         "show_all": _("Show all"),
         "fold": _("Fold"),
+        "as_source": _("Response {letter} as it was written"),
+        "as_rendered": _("Response {letter} as it reads"),
+        "all_as_source": _("All responses as they were written"),
+        "all_as_rendered": _("All responses as they read"),
         "saved": _("Draft saved"),
         "kept_here": _("Draft kept in this browser"),
         "sending": _("Sending …"),
@@ -118,10 +125,21 @@ def read_form(form: FormData) -> RankingIn:
                 "axes": of_the_best | of_each,
                 "flags": [str(flag) for flag in form.getlist("flags")],
                 "rationale": _text(form.get("rationale")),
-                "rewrite": _text(form.get("rewrite")),
+                "rewrite": _lines(form.get("rewrite")),
                 "seconds": form.get("seconds") or None,
             }
         )
+
+
+def restore_line_ends(given: RankingIn, originals: Iterable[str]) -> RankingIn:
+    """The ranking; a rewrite that only repeats a response has that one's own ends of lines.
+
+    A text box makes each of them LF, whatever it was filled with.
+    """
+    for original in originals:
+        if "\r" in original and given.rewrite == re.sub("\r\n?", "\n", original):
+            return given.model_copy(update={"rewrite": original})
+    return given
 
 
 def read_preference(form: FormData) -> tuple[dict[str, int], int | None]:
@@ -134,6 +152,11 @@ def read_preference(form: FormData) -> tuple[dict[str, int], int | None]:
     return {pair[0]: first, pair[1]: second}, abs(preference) or None
 
 
-def _text(value: object) -> str | None:
+def _lines(value: object) -> str | None:
     # Browsers send CRLF for a line's end.
-    return str(value).replace("\r\n", "\n").strip() or None if value else None
+    text = str(value or "").replace("\r\n", "\n")
+    return text if text.strip() else None
+
+
+def _text(value: object) -> str | None:
+    return (_lines(value) or "").strip() or None

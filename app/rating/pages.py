@@ -25,11 +25,13 @@ from app.rating.forms import (
     list_steps,
     list_words,
     read_form,
+    restore_line_ends,
 )
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
 from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
 from app.rating.submit import get_answered, revise_ranking, submit_ranking
 from app.web.language import gettext as _
+from app.web.markdown import Views, view_texts
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
@@ -61,6 +63,8 @@ class TaskPage(PageContext):
     # The ranking that is being changed, if it is not a new one.
     changing: OwnRanking | None
     letters: str
+    # Of every text on the page.
+    views: Views
     none_is_good: str
     skip_reasons: Sequence[str]
     # The scale between two: preference, its sign on a phone, what it says.
@@ -84,6 +88,7 @@ class GuidelinesPage(PageContext):
 
     project: Project
     guideline: Guideline | None
+    views: Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,8 @@ class OwnRankingPage(PageContext):
     ranking: OwnRanking
     strength: str | None
     roles: Mapping[str, str]
+    first_view: str
+    views: Views
 
 
 @router.get("/rate")
@@ -133,9 +140,14 @@ async def own_ranking(
 ) -> Response:
     """One ranking, as it was given."""
     ranking = await history.get_own_ranking(session, rater, ranking_id)
+    project = await get_project(session, ranking.project_slug)
+    texts = [message["content"] for message in ranking.messages]
+    texts += [text for _rank, _letter, text in ranking.ranked] + [ranking.rewrite or ""]
     page = OwnRankingPage(
         title=_("My ranking"),
         ranking=ranking,
+        first_view=project.first_view,
+        views=await view_texts(texts),
         strength=describe_strength(ranking.strength),
         roles=list_roles(),
     )
@@ -162,6 +174,9 @@ async def store_change(
 ) -> Response:
     """Store what the ranking says now; what it said before is kept."""
     given = read_form(await request.form())
+    if given.rewrite:
+        own = await history.get_own_ranking(session, rater, ranking_id)
+        given = restore_line_ends(given, [text for _rank, _letter, text in own.ranked])
     stored = await revise_ranking(session, ranking_id, rater, given)
     await session.commit()
     return await _stored(request, session, rater, stored)
@@ -232,10 +247,12 @@ async def prefetch(
 async def guidelines(request: Request, slug: str, session: Session, _rater: Rater) -> Response:
     """The newest guidelines."""
     project = await get_project(session, slug)
+    guideline = await get_guideline(session, project.id, project.guideline_version)
     page = GuidelinesPage(
         title=_("Guidelines"),
         project=project,
-        guideline=await get_guideline(session, project.id, project.guideline_version),
+        guideline=guideline,
+        views=await view_texts([guideline.text] if guideline else []),
     )
     return render(request, "rating/guidelines.html", page)
 
@@ -261,6 +278,9 @@ async def submit(
 ) -> Response:
     """Store the form's ranking."""
     given = read_form(await request.form())
+    if given.rewrite:
+        texts = await assign.get_texts(session, assignment_id, rater)
+        given = restore_line_ends(given, texts.values())
     stored = await submit_ranking(session, assignment_id, rater, given)
     await session.commit()
     return await _stored(request, session, rater, stored)
@@ -378,6 +398,10 @@ async def _task_page(
 ) -> TaskPage:
     guideline = await get_guideline(session, project.id, project.guideline_version)
     unread = version_read is not None and version_read < project.guideline_version
+    texts = [guideline.text] if guideline else []
+    if lease:
+        texts += [message["content"] for message in lease.messages]
+        texts += [candidate.text for candidate in lease.candidates]
     return TaskPage(
         title=project.name,
         project=project,
@@ -389,6 +413,7 @@ async def _task_page(
         guideline=guideline,
         changing=changing,
         letters=LETTERS,
+        views=await view_texts(texts),
         none_is_good=NONE_IS_GOOD,
         skip_reasons=list_skip_reasons(),
         steps=list_steps(),

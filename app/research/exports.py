@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
@@ -18,6 +19,7 @@ from app.projects.models import Project
 from app.projects.queries import get_project_by_id, list_projects
 from app.projects.service import get_project
 from app.web.errors import from_pydantic
+from app.web.markdown import View, view_texts
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
@@ -62,7 +64,7 @@ class ExportPage(PageContext):
     export: Export
     project: Project
     splits: Sequence[str]
-    datasheet: str | None
+    datasheet: View | None
     pending: bool
 
 
@@ -170,10 +172,9 @@ async def export_page(
     export = await service.get_export(session, export_id)
     sheet = None
     if export.state is ExportState.READY:
-        try:
-            sheet = service.find_file(export, "datasheet.md").read_text()
-        except NotFound:
-            sheet = None
+        with suppress(NotFound):
+            text = service.find_file(export, "datasheet.md").read_text()
+            sheet = (await view_texts([text]))[text]
     context = ExportPage(
         title=export.name,
         export=export,

@@ -17,7 +17,6 @@ from app.web.addresses import OwnAddresses, at, get_prefix
 from app.web.assets import asset_url, bundle_url, vendor_url
 from app.web.csrf import csrf_token, set_csrf_cookie
 from app.web.language import get_language, gettext, list_languages, ngettext
-from app.web.markdown import render_markdown
 from app.web.people import get_person
 
 # A sentence that the page before left for this one ("The import has started.").
@@ -103,7 +102,7 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     environment.install_gettext_callables(  # type: ignore[attr-defined]
         gettext, ngettext, newstyle=True
     )
-    environment.filters.update(markdown=render_markdown, moment=moment, number=number)
+    environment.filters.update(moment=moment, number=number)
     environment.filters.update(badge=badge, attributes=attributes)
     # For texts that come from a variable: `_` would take a percent sign in them for a place to fill.
     environment.filters.update(translated=gettext)

@@ -1,5 +1,6 @@
 // @ts-check
-// What every page shares: moments in the reader's own time, confirmations, and forms that send themselves.
+// What every page shares: moments in the reader's own time, confirmations, forms that send themselves, and the two
+// views of a text: as it reads, and as it was written.
 
 const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -25,6 +26,45 @@ function confirmSubmit(event) {
   }
 }
 
+/** Switch one text's view.
+ * @param {Element} view
+ * @param {boolean} isSource
+ */
+function showView(view, isSource) {
+  // A text that can be shown only as its source stays so.
+  if (!view.querySelector(":scope > .prose")) return;
+  view.setAttribute("data-view", isSource ? "source" : "rendered");
+  const button = view.closest("article")?.querySelector(".view-button");
+  button?.setAttribute("aria-pressed", String(isSource));
+}
+
+/** @param {Element} button */
+function press(button) {
+  const isPressed = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(isPressed));
+  return isPressed;
+}
+
+/** @type {boolean | null} what was chosen for all texts, here and in the tasks that follow */
+let allAsSource = null;
+
+function showAll() {
+  if (allAsSource === null) return;
+  for (const view of document.querySelectorAll(".view")) showView(view, allAsSource);
+}
+
+document.addEventListener("click", ({ target }) => {
+  const button = target instanceof Element ? target.closest(".view-button, .view-all") : null;
+  if (!button) return;
+  if (button.matches(".view-all")) {
+    allAsSource = press(button);
+    showAll();
+  } else {
+    const view = button.closest("article")?.querySelector(".view");
+    if (view) showView(view, press(button));
+  }
+});
+document.addEventListener("plackett:shown", showAll);
 document.addEventListener("submit", confirmSubmit, true);
 // A list that filters may send its form when another entry is taken. What changes something never does: one
 // arrow key on a list is a slip, not a decision.

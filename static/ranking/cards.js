@@ -3,6 +3,7 @@
 // buttons and chips change.
 import { create, find, findAll, get } from "../shared/dom.js";
 import { makeDraggable } from "./drag.js";
+import { announce } from "./told.js";
 import { say } from "./words.js";
 
 /** @import { Task } from "./task.js" */
@@ -15,7 +16,7 @@ const FOLD_ABOVE = 420; // pixels: longer responses are folded
 export function prepareCards(task) {
   for (const card of task.cards) {
     const button = get(".unfold", card);
-    if (get(".prose", card).offsetHeight > FOLD_ABOVE) {
+    if (get(".view", card).offsetHeight > FOLD_ABOVE) {
       get(".text", card).classList.add("folded");
       button.hidden = false;
       button.setAttribute("aria-expanded", "false");
@@ -57,6 +58,24 @@ export function unfold(card) {
   button.textContent = say(folded ? "show_all" : "fold");
   button.setAttribute("aria-expanded", String(!folded));
   if (folded) card.scrollIntoView({ block: "nearest" });
+}
+
+/** See a response as it was written, or as it reads: the page's own buttons switch, and keys press them.
+ * @param {HTMLElement} card
+ */
+export function switchView(card) {
+  const button = find(".view-button", card);
+  if (!button) return; // it can be shown in one way only
+  button.click();
+  const isSource = get(".view", card).dataset.view === "source";
+  announce(say(isSource ? "as_source" : "as_rendered", { letter: card.dataset.letter ?? "" }));
+}
+
+/** The same for all of them. */
+export function switchViews() {
+  const button = get(".view-all");
+  button.click();
+  announce(say(button.getAttribute("aria-pressed") === "true" ? "all_as_source" : "all_as_rendered"));
 }
 
 /** Say everywhere what the form holds.
@@ -112,7 +131,7 @@ export function showMark(cards, marked) {
     const tabIndex = card === marked ? 0 : -1;
     card.classList.toggle("marked", card === marked);
     card.tabIndex = tabIndex;
-    for (const button of findAll(".place-button, .unfold", card)) button.tabIndex = tabIndex;
+    for (const button of findAll(".place-button, .unfold, .view-button", card)) button.tabIndex = tabIndex;
   }
 }
 

@@ -86,7 +86,7 @@ function follow(down, card, listener) {
  */
 function createGhost(card) {
   const letter = create("span", { className: "letter", textContent: card.dataset.letter });
-  const text = (get(".prose", card).textContent ?? "").trim().slice(0, GHOST_TEXT);
+  const text = (get(".source", card).textContent ?? "").trim().slice(0, GHOST_TEXT);
   const ghost = create("div", { className: "ghost" }, letter, ` ${text}…`);
   document.body.append(ghost);
   return ghost;

@@ -22,6 +22,7 @@ const ACTIONS = new Map([
   ["Backspace", { name: "digit", by: 0 }],
   ["u", { name: "undo" }],
   ["x", { name: "unfold" }],
+  ["v", { name: "view" }],
   ["d", { name: "difference" }],
   ["n", { name: "none" }],
   ["b", { name: "back" }],
@@ -33,6 +34,7 @@ const ACTIONS = new Map([
 const SHIFTED = new Map([
   ["ArrowDown", { name: "move", by: 1 }],
   ["ArrowUp", { name: "move", by: -1 }],
+  ["v", { name: "views" }],
 ]);
 
 /** What a key does now, or null where it is the browser's.

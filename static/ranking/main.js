@@ -2,7 +2,7 @@
 // The ranking page. A submitted form goes through an outbox that outlives the page, and the task after it is
 // already here.
 import "../app/main.js";
-import { openDialog, unfold } from "./cards.js";
+import { openDialog, switchView, switchViews, unfold } from "./cards.js";
 import { find, findAll } from "../shared/dom.js";
 import { isDragging } from "./drag.js";
 import { readKey } from "./keys.js";
@@ -32,6 +32,8 @@ function act({ name, by = 0 }, task) {
       task.touched = true;
       unfold(task.marked);
     },
+    view: () => switchView(task.marked),
+    views: () => switchViews(),
     none: () => task.toggleNone(),
     back: () => find("#back")?.click(),
     difference: () => openDialog("difference-dialog", task),

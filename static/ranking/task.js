@@ -205,7 +205,8 @@ export class Task {
       return;
     }
     const box = getField(this.form.element, "rewrite");
-    if (!box.value.trim()) box.value = get(".prose", best).innerText.trim();
+    // What was written, not what it looks like: it is stored, and exported as a demonstration.
+    if (!box.value.trim()) box.value = get(".source", best).textContent ?? "";
     box.focus();
     this.differences.compareRewrite();
     this.keepDraft();

@@ -180,16 +180,16 @@ def test_the_apis_description_has_every_call(app: FastAPI) -> None:
 
 
 async def test_hostile_markdown_does_no_harm() -> None:
-    from app.web.markdown import render_markdown
+    from app.web.markdown import view_text
 
     hostile = "<script>x</script> [a](javascript:alert(1)) ![i](http://x/y.png) <b onclick=1>b</b>"
-    html = str(render_markdown(hostile))
+    html = str(view_text(hostile).shown)
     assert "<script" not in html
     assert "javascript:" not in re.sub(r"\(javascript:[^)]*\)", "", html)
     assert "<img" not in html
     assert "<b " not in html
-    assert "<strong>bold</strong>" in str(render_markdown("**bold**"))
-    assert "<table>" in str(render_markdown("| a |\n| --- |\n| 1 |"))
+    assert "<strong>bold</strong>" in str(view_text("**bold**").shown)
+    assert "<table>" in str(view_text("| a |\n| --- |\n| 1 |").shown)
 
 
 FORMS = re.compile(r"<form\b.*?</form>", re.DOTALL)

@@ -16,7 +16,7 @@ import structlog
 from markupsafe import Markup, escape
 
 from app.web.markdown import code, formulas
-from app.web.markdown.ledger import CannotShowError
+from app.web.markdown.ledger import CannotShowError, get_direction, is_mixed
 from app.web.markdown.render import render_html
 
 log = structlog.get_logger("plackett.markdown")
@@ -56,6 +56,7 @@ CLASSES = {
 LONGEST_RENDERED = 100_000  # characters
 # Texts up to this many characters in all are quicker to render than to hand to a thread.
 SHORT = 4000
+MOST_DIRECTED = 5000  # lines of a source whose direction is looked at one by one
 MOST_KEPT = 16_000_000  # characters of source and HTML, in each process
 
 
@@ -68,6 +69,13 @@ class View:
     html: Markup | None
     # What a browser reads back, from inside a <pre>, as exactly the text.
     source: Markup
+
+    @property
+    def shown(self) -> Markup:
+        """The text for reading: sanitised HTML, safe to put into a page."""
+        if self.html is None:
+            return Markup('<pre class="source">{}</pre>').format(self.source)
+        return self.html
 
 
 Views = Mapping[str, View]
@@ -109,9 +117,7 @@ def view_text(text: str) -> View:
     """The text's two views. It takes a while for a long text: see view_texts."""
     view = _kept.get(text)
     if view is None:
-        # A browser drops a line's end right after <pre>, and reads a bare CR as a line's end.
-        source = Markup("\n") + escape(text).replace("\r", Markup("&#13;"))
-        view = View(text, _render(text), source)
+        view = View(text, _render(text), _source(text))
         _kept.put(view)
     return view
 
@@ -128,14 +134,20 @@ async def view_texts(texts: Iterable[str]) -> dict[str, View]:
     return views | {view.text: view for view in made}
 
 
-def render_markdown(text: str) -> Markup:
-    """The text as sanitised HTML, safe to put into a page; its source where that is all it can show."""
-    view = view_text(text)
-    return (
-        Markup('<pre class="source">{}</pre>').format(view.source)
-        if view.html is None
-        else view.html
-    )
+def _source(text: str) -> Markup:
+    # A browser drops a line's end right after <pre>, and reads a bare CR as a line's end.
+    escaped = escape(text).replace("\r", Markup("&#13;"))
+    if is_mixed(text) and text.count("\n") <= MOST_DIRECTED:
+        # Each line runs its own way, as a paragraph does.
+        lines = zip(text.split("\n"), escaped.split("\n"), strict=True)
+        spans = [
+            Markup('<span class="line" dir="{}">{}\n</span>').format(
+                get_direction(line[:1000]), each
+            )
+            for line, each in lines
+        ]
+        escaped = Markup("").join(spans).removesuffix("\n</span>") + Markup("</span>")
+    return Markup("\n") + escaped
 
 
 def _render(text: str) -> Markup | None:

@@ -22,15 +22,20 @@ class CannotShowError(Exception):
     """The text is too much to render, or something of it would be lost: its source is shown."""
 
 
-def get_direction(text: str) -> str | None:
-    """Which way most of its letters run; None where it has none."""
+def is_mixed(text: str) -> bool:
+    """Whether any of it runs from right to left."""
+    return _RTL.search(text) is not None
+
+
+def get_direction(text: str) -> str:
+    """Which way most of its letters run; "auto", the browser's own rule, where it has none."""
     if text.isascii():
         return "ltr"
     words = _NEUTRAL.sub("", text)
     right_to_left = sum(1 for each in _RTL.findall(words) if each.isalpha())
     letters = len(_LETTER.findall(words))
     if not letters:
-        return None
+        return "auto"
     return "rtl" if right_to_left * 2 > letters else "ltr"
 
 
@@ -68,7 +73,7 @@ class Ledger:
         self.room = MOST_COLOURED
         self.image_end = 0
         self.in_head = False
-        self.mixed = _RTL.search(raw.decode()) is not None
+        self.mixed = is_mixed(raw.decode())
 
     # --- what is shown, what is hidden
 
@@ -96,8 +101,7 @@ class Ledger:
         outermost = kind in ("list", "quote", "table") and len(self.kinds) == 1
         if self.mixed and (outermost or kind in ("p", "h", "item", "cell", "html")):
             beginning = self.raw[start : min(end, start + MOST_WEIGHED)]
-            direction = get_direction(beginning.decode(errors="ignore"))
-            attributes += f' dir="{direction}"' if direction else ""
+            attributes += f' dir="{get_direction(beginning.decode(errors="ignore"))}"'
         self.out.append(f"<{tag}{attributes}>")
         self.fresh = True
 
