@@ -9,7 +9,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 from app import __version__
 from app.accounts import pages as accounts_pages
-from app.accounts.guards import identify
+from app.accounts.guards import SESSION_COOKIE, identify
 from app.admin import audit, generation, people, policies, projects, prompts, raters
 from app.datasets import api as datasets_api
 from app.db.engine import create_engine, create_sessions
@@ -30,6 +30,7 @@ from app.web.csrf import check_csrf
 from app.web.edge import refuse_unstorable
 from app.web.errors import install_error_handlers
 from app.web.middleware import AccessLog, BodyLimit, Deadline, ReadersLanguage, SecurityHeaders
+from app.web.openapi import describe
 from app.web.proxies import TrustedProxies
 from app.worker import working_inside
 
@@ -107,6 +108,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(UnderPrefix, prefix=settings.root_path)
     app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
     install_error_handlers(app)
+    # FastAPI's own way to another description is to put a function in the place of its own.
+    app.openapi = describe(app, session_cookie=SESSION_COOKIE)  # type: ignore[method-assign]
     app.include_router(health.router)
     static.mount(app, settings)
     for router in ROUTERS:

@@ -8,7 +8,12 @@ from fastapi.responses import FileResponse
 from app.accounts.guards import Exporter, Researcher, Session
 from app.datasets import service
 from app.datasets.schemas import ExportIn, ExportOut
+from app.errors import Conflict
 from app.projects.service import get_project
+from app.web.openapi import fails_with
+
+# By the ends of their names: manifest, datasheet, JSON Lines, Parquet.
+FILE_KINDS = ("application/json", "text/markdown", "text/plain", "application/octet-stream")
 
 api = APIRouter(prefix="/api/v1", tags=["datasets"])
 
@@ -30,7 +35,11 @@ async def get_export(export_id: uuid.UUID, session: Session, _: Researcher) -> E
     return ExportOut.model_validate(await service.get_export(session, export_id))
 
 
-@api.get("/exports/{export_id}/files/{name}", response_class=FileResponse)
+@api.get(
+    "/exports/{export_id}/files/{name}",
+    response_class=FileResponse,
+    responses={200: {"content": {kind: {} for kind in FILE_KINDS}}, **fails_with(Conflict)},
+)
 async def get_file(export_id: uuid.UUID, name: str, session: Session, _: Exporter) -> FileResponse:
     """One of an export's files."""
     export = await service.get_export(session, export_id)

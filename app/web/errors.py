@@ -157,7 +157,9 @@ def install_error_handlers(app: FastAPI) -> None:
         )
         if error.status_code == 404:
             ours.message = f"No page or call has the address {request.url.path}"
-        return respond(request, ours)
+        answer = respond(request, ours)
+        answer.headers.update(error.headers or {})  # which methods there are, for one
+        return answer
 
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)

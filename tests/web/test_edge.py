@@ -257,7 +257,7 @@ async def test_a_csrf_token_of_other_than_ascii_is_a_wrong_one(
     data = {"name": "x", "csrf_token": token.encode("utf-8", "surrogatepass")}
     assert (await client.post("/account/name", data=data)).status_code == 403
     if token == "ä":
-        header = {HEADER.encode(): token.encode("latin-1")}
+        header = [(HEADER.encode(), token.encode("latin-1"))]
         answer = await client.post("/account/name", headers=header)
         assert answer.status_code == 403
 
