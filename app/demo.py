@@ -35,6 +35,7 @@ from app.projects.models import Project
 from app.projects.queries import find_project
 from app.projects.schemas import ProjectIn
 from app.prompts.files import read_file
+from app.prompts.limits import Limits
 from app.settings import CHECKOUT, Settings
 
 SLUG = "stories"
@@ -176,7 +177,7 @@ async def _prepare(
             await import_prompts(
                 session,
                 project,
-                read_file(teller / "prompts.jsonl", max_bytes=settings.max_prompt_bytes),
+                read_file(teller / "prompts.jsonl", Limits.of(settings)),
                 source="demo",
                 actor=people[Role.ADMIN].id,
             )

@@ -56,6 +56,14 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="The largest request body, in bytes."
     )
+    max_import_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=1024,
+        description="The largest file that the command line imports, in bytes once it is unpacked.",
+    )
+    max_import_rows: int = Field(
+        default=1_000_000, ge=1, description="The most rows of an imported file."
+    )
     max_prompt_bytes: int = Field(
         default=256 * 1024,
         ge=1024,

@@ -16,7 +16,8 @@ from app.projects import service as projects
 from app.projects.models import Project
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
-from app.prompts.files import read_upload
+from app.prompts.files import read_stream
+from app.prompts.limits import Limits
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.schemas import ImportReport
 from app.rating import queries
@@ -118,11 +119,7 @@ async def upload(
     try:
         # A large file takes seconds to check; other requests go on meanwhile.
         rows = await asyncio.to_thread(
-            read_upload,
-            file.file,
-            name,
-            max_bytes=settings.max_prompt_bytes,
-            max_unpacked=settings.max_request_bytes,
+            lambda: list(read_stream(file.file, name, Limits.of(settings, upload=True)))
         )
         report = await import_prompts(session, project, rows, source=name, actor=admin.id)
     except PlackettError as error:

@@ -11,6 +11,7 @@ from app.errors import InvalidInput
 from app.intake.service import import_prompts
 from app.projects.service import get_project
 from app.prompts.files import read_json, read_lines
+from app.prompts.limits import Limits
 from app.prompts.parse import PromptRow, RowError
 from app.prompts.schemas import ImportReport
 from app.settings import Settings
@@ -45,10 +46,10 @@ async def add_prompts(
     body = await request.body()
 
     def parse() -> list[PromptRow | RowError]:
-        limit = settings.max_prompt_bytes
+        limits = Limits.of(settings, upload=True)
         if kind in NDJSON:
-            return list(read_lines(io.BytesIO(body), max_bytes=limit))
-        return list(read_json(body, max_bytes=limit))
+            return list(limits.count_rows(read_lines(io.BytesIO(body), limits)))
+        return list(limits.count_rows(read_json(body, limits)))
 
     if kind not in (*NDJSON, "application/json"):
         raise InvalidInput(

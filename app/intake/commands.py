@@ -30,12 +30,13 @@ def import_file(
     from app.intake.service import import_prompts
     from app.projects.service import get_project
     from app.prompts.files import read_file
+    from app.prompts.limits import Limits
 
     settings = get_settings()
 
     async def work(session: AsyncSession) -> ImportReport:
         project = await get_project(session, slug)
-        rows = read_file(file, max_bytes=settings.max_prompt_bytes)
+        rows = read_file(file, Limits.of(settings))
         return await import_prompts(
             session,
             project,

@@ -2,7 +2,7 @@
 
 A row is one JSON object of a JSONL file, one item of a JSON list, or one record of a CSV or Parquet file
 (messages and other structures as JSON text). A row that is wrong becomes a `RowError` with its line; a
-file that is none of these is refused as a whole.
+file that is none of these, or holds more than its limits (`app.prompts.limits`), is refused as a whole.
 """
 
 import csv
@@ -10,70 +10,73 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NoReturn, cast
+from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 from app.errors import InvalidInput, TooLarge
+from app.prompts.limits import DEEPEST, MOST_COLUMNS, Limits, bound, check_parquet, rows_at_once
 from app.prompts.parse import FieldError, PromptRow, Row, RowError, parse_row
 
-# A line may hold a prompt and nine candidates, each of the largest size, and its JSON escapes.
-LINE_FACTOR = 12
+if TYPE_CHECKING:
+    import pyarrow
+
 # Every way that unpacking can find a gzip file cut off or altered.
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 
-Rows = Iterator[PromptRow | RowError]
+Rows = Generator[PromptRow | RowError]
 
 
-def read_file(path: Path, *, max_bytes: int) -> Rows:
+def read_file(path: Path, limits: Limits) -> Rows:
     """The rows of a JSONL, JSON, CSV or Parquet file, gzipped or not, by the end of its name.
 
-    Raises InvalidInput where the file is missing or is none of these.
+    Raises InvalidInput where the file is missing or is none of these, TooLarge where it holds too much.
     """
     if not path.is_file():
         raise InvalidInput("there is no such file", field=str(path))
-    name = path.name.removesuffix(".gz")
-    zipped = path.name.endswith(".gz")
-    with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+    with path.open("rb") as file:
         try:
-            yield from read_stream(cast(IO[bytes], file), name, max_bytes=max_bytes)
-        except GZIP_ERRORS as error:
-            raise InvalidInput(f"is not a whole gzip file ({error})", field=str(path)) from None
+            yield from read_stream(file, path.name, limits)
+        except InvalidInput as error:
+            error.field = str(path) if error.field == "file" else error.field
+            raise
 
 
-def read_upload(
-    file: IO[bytes], name: str, *, max_bytes: int, max_unpacked: int
-) -> list[PromptRow | RowError]:
-    """The rows of an uploaded file. Raises InvalidInput for one that is no file of ours."""
-    if not name.endswith(".gz"):
-        return list(read_stream(file, name, max_bytes=max_bytes))
+def read_stream(file: IO[bytes], name: str, limits: Limits) -> Rows:
+    """The rows of an open file; `name` tells its kind (JSON Lines where it tells none).
+
+    Raises InvalidInput for one that is no file of ours.
+    """
+    zipped = name.endswith(".gz")
+    kind = name.removesuffix(".gz").rsplit(".", 1)[-1].lower()
     try:
-        with gzip.open(file) as plain:
-            # What unpacks to more than a plain upload may hold was packed to do harm.
-            text = plain.read(max_unpacked + 1)
+        if kind == "parquet":
+            # Its table of contents is at its end, and gzip cannot be read from there.
+            whole = io.BytesIO(_unpack(file, limits)) if zipped else file
+            rows = _read_parquet(whole, limits)
+        else:
+            plain = bound(
+                cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb")) if zipped else file, limits
+            )
+            if kind == "csv":
+                rows = _read_csv(plain, limits)
+            elif kind == "json":
+                rows = read_json(limits.read_whole(plain), limits)
+            else:
+                rows = read_lines(plain, limits)
+        yield from limits.count_rows(rows)
     except GZIP_ERRORS as error:
-        raise InvalidInput(f"is not a whole gzip file ({error})", field=name) from None
-    if len(text) > max_unpacked:
-        raise TooLarge(f"unpacks to more than {max_unpacked:,} bytes", field=name)
-    return list(read_stream(io.BytesIO(text), name.removesuffix(".gz"), max_bytes=max_bytes))
+        raise InvalidInput(f"is not a whole gzip file ({error})", field="file") from None
 
 
-def read_stream(file: IO[bytes], name: str, *, max_bytes: int) -> Rows:
-    """The rows of an open file; `name` tells its kind (JSON Lines where it tells none)."""
-    kind = name.rsplit(".", 1)[-1].lower()
-    if kind == "csv":
-        yield from _read_csv(file, max_bytes)
-    elif kind == "parquet":
-        yield from _read_parquet(file, max_bytes)
-    elif kind == "json":
-        yield from read_json(file.read(), max_bytes=max_bytes)
-    else:
-        yield from read_lines(file, max_bytes=max_bytes)
+def _unpack(file: IO[bytes], limits: Limits) -> bytes:
+    with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+        return limits.read_whole(cast(IO[bytes], plain))
 
 
-def read_lines(file: IO[bytes] | Iterable[bytes], *, max_bytes: int) -> Rows:
+def read_lines(file: IO[bytes] | Iterable[bytes], limits: Limits) -> Rows:
     """The rows of JSON Lines. A line over the limit is passed over without being kept in memory."""
-    limit = max_bytes * LINE_FACTOR
+    limit = limits.line_bytes
     for number, line in enumerate(_bounded_lines(file, limit), start=1):
         if line is None:
             yield RowError(number, "line", f"is longer than {limit:,} bytes")
@@ -82,7 +85,7 @@ def read_lines(file: IO[bytes] | Iterable[bytes], *, max_bytes: int) -> Rows:
         if not text:
             continue
         try:
-            yield parse_row(load(text), number, max_bytes=max_bytes)
+            yield parse_row(load(text), number, max_bytes=limits.text_bytes)
         except FieldError as error:
             yield RowError(number, error.field, error.message)
 
@@ -101,7 +104,7 @@ def _bounded_lines(file: IO[bytes] | Iterable[bytes], limit: int) -> Iterator[by
         yield None
 
 
-def read_json(body: bytes, *, max_bytes: int) -> Rows:
+def read_json(body: bytes, limits: Limits) -> Rows:
     """The rows of a JSON list; their lines are their places in it, from 1.
 
     Raises InvalidInput where the whole is no JSON list.
@@ -114,7 +117,7 @@ def read_json(body: bytes, *, max_bytes: int) -> Rows:
         raise InvalidInput("must be a JSON list of rows", field="body")
     for number, item in enumerate(items, start=1):
         try:
-            yield parse_row(item, number, max_bytes=max_bytes)
+            yield parse_row(item, number, max_bytes=limits.text_bytes)
         except FieldError as error:
             yield RowError(number, error.field, error.message)
 
@@ -140,14 +143,16 @@ def _no_constant(name: str) -> NoReturn:
     raise FieldError("line", f"holds {name}, which is not JSON")
 
 
-def _read_csv(file: IO[bytes], max_bytes: int) -> Rows:
-    csv.field_size_limit(max_bytes * LINE_FACTOR)
+def _read_csv(file: IO[bytes], limits: Limits) -> Rows:
+    csv.field_size_limit(limits.line_bytes)
     # A byte that is no UTF-8 spoils the cell it stands in, not the rows around it.
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.DictReader(text)
     try:
+        if len(reader.fieldnames or ()) > MOST_COLUMNS:
+            raise TooLarge(f"has more than {MOST_COLUMNS} columns", field="file")
         for record in reader:
-            yield _from_cells(dict(record), reader.line_num, max_bytes)
+            yield _from_cells(dict(record), reader.line_num, limits)
     except csv.Error as error:
         # Where a cell has no end, what follows may be its inside: nothing of it is taken for rows.
         yield RowError(
@@ -159,17 +164,25 @@ def _read_csv(file: IO[bytes], max_bytes: int) -> Rows:
         text.detach()  # whoever opened the file closes it
 
 
-def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
+def _read_parquet(file: IO[bytes], limits: Limits) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(file.read()))
-        for batch in table.iter_batches(batch_size=1000):
-            for record in batch.to_pylist():
-                number += 1
-                yield _from_cells(record, number, max_bytes)
+        table = pyarrow.parquet.ParquetFile(file)
+        check_parquet(table.metadata, limits)
+        names = table.schema_arrow
+        if len(names) > MOST_COLUMNS:
+            raise TooLarge(f"has {len(names)} columns; {MOST_COLUMNS} are the most", field="file")
+        if max((_depth(each.type) for each in names), default=0) > DEEPEST:
+            raise InvalidInput(f"is nested deeper than {DEEPEST}", field="file")
+        for group in range(table.metadata.num_row_groups):
+            size = rows_at_once(table.metadata.row_group(group), table.metadata.num_columns)
+            for batch in table.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield _from_cells(record, number, limits)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise InvalidInput(
@@ -177,8 +190,15 @@ def _read_parquet(file: IO[bytes], max_bytes: int) -> Rows:
         ) from None
 
 
+def _depth(kind: "pyarrow.DataType", reached: int = 0) -> int:
+    """How many structures a column's type has inside of each other."""
+    if reached > DEEPEST or not kind.num_fields:
+        return reached
+    return max(_depth(kind.field(each).type, reached + 1) for each in range(kind.num_fields))
+
+
 def _from_cells(
-    record: Mapping[str | None, object], line: int, max_bytes: int
+    record: Mapping[str | None, object], line: int, limits: Limits
 ) -> PromptRow | RowError:
     """A record of a table: empty cells are absent fields, structures may be JSON text."""
     row: Row = {}
@@ -189,7 +209,7 @@ def _from_cells(
             if name is None:
                 raise FieldError("line", "has more cells than the header has names")
             row[name] = _cell(name, cell)
-        return parse_row(row, line, max_bytes=max_bytes)
+        return parse_row(row, line, max_bytes=limits.text_bytes)
     except FieldError as error:
         return RowError(line, error.field, error.message)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from app.errors import InvalidInput
+from app.prompts.limits import DEEPEST, METADATA_BYTES, MOST_MESSAGES
 from app.prompts.transcripts import split_pair
 
 ROLES = ("system", "user", "assistant")
@@ -20,8 +21,6 @@ FIELDS = frozenset(
 )
 MOST_CANDIDATES = 9
 DEFAULT_RATER = "imported"
-# Deeper structures than this are no metadata but an attack on whoever walks them.
-DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -237,6 +236,8 @@ def _messages(name: str, value: object, max_bytes: int) -> list[dict[str, str]]:
         return [{"role": "user", "content": _text(name, value, max_bytes)}]
     if not isinstance(value, list) or not value:
         raise FieldError(name, "must be a string or a list of messages")
+    if len(value) > MOST_MESSAGES:
+        raise FieldError(name, f"has more than {MOST_MESSAGES:,} messages")
     messages = []
     total = 0
     for index, message in enumerate(value):
@@ -319,6 +320,8 @@ def _metadata(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise FieldError("metadata", "must be an object")
     _check_storable(value, 0)
+    if len(json.dumps(value, ensure_ascii=False).encode()) > METADATA_BYTES:
+        raise FieldError("metadata", f"is larger than {METADATA_BYTES:,} bytes of JSON")
     return value
 
 
@@ -327,7 +330,7 @@ def _check_storable(value: object, depth: int) -> None:
     if depth > DEEPEST:
         raise FieldError("metadata", f"is nested deeper than {DEEPEST}")
     if isinstance(value, str):
-        _text("metadata", value, 1 << 20, empty=True)
+        _text("metadata", value, METADATA_BYTES, empty=True)
     elif isinstance(value, float) and not math.isfinite(value):
         raise FieldError("metadata", "holds a number that is not finite")
     elif isinstance(value, dict):

@@ -17,8 +17,10 @@ async def refuse_unstorable(request: Request) -> None:
     """Raise NotFound for such an address, and InvalidInput, naming the field, for a query or a form."""
     if any(find_unstorable(str(part)) for part in request.path_params.values()):
         raise NotFound(f"No page or call has the address {request.url.path}")
-    given: list[tuple[str, str | UploadFile]] = list(request.query_params.multi_items())
-    if is_form(request) and not request.url.path.startswith("/api/"):
+    given: list[tuple[str, str | UploadFile]] = []
+    if request.url.path.startswith("/api/"):
+        given += request.query_params.multi_items()
+    elif is_form(request):  # the search of a page looks for what is left of its words
         given += (await request.form()).multi_items()
     for name, value in given:
         text = value.filename or "" if isinstance(value, UploadFile) else value
