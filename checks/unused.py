@@ -31,6 +31,7 @@ USED_ELSEWHERE = {
     "RankingRevision": "its table is written by SQL",
     "view_texts": "for the pages that show responses in two views; goes from here with the first of them",
     "preprocess": "called by Jinja for an extension",
+    "readinto": "called by io.BufferedReader",
     "create_served_app": "named in a string, for uvicorn's worker processes",
     "keep_subprocess_alive": "called by uvicorn's supervisor",
     "join_all": "called by uvicorn's supervisor",
