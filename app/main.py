@@ -28,7 +28,7 @@ from app.web import health, static
 from app.web.addresses import UnderPrefix
 from app.web.csrf import check_csrf
 from app.web.edge import refuse_unstorable
-from app.web.errors import install_error_handlers
+from app.web.errors import LastResort, install_error_handlers
 from app.web.middleware import AccessLog, BodyLimit, Deadline, ReadersLanguage, SecurityHeaders
 from app.web.openapi import describe
 from app.web.proxies import TrustedProxies
@@ -98,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
+    app.add_middleware(LastResort)
     app.add_middleware(BodyLimit, limit=settings.max_request_bytes)
     # Pages and scripts shrink to a quarter; what is smaller fits into one packet anyway.
     app.add_middleware(GZipMiddleware, minimum_size=1400, compresslevel=6)

@@ -92,8 +92,8 @@ def every_row(url: str) -> str:
 class Visitor:
     """A browser that remembers its secrets."""
 
-    def __init__(self, address: str) -> None:
-        self.client = httpx.Client(base_url=address, timeout=60)
+    def __init__(self, client: httpx.Client) -> None:
+        self.client = client
         self.csrf: set[str] = set()
 
     def send(self, form: str, address: str, **fields: str) -> httpx.Response:
@@ -106,8 +106,29 @@ class Visitor:
 def use_everything(
     address: str, planted: dict[str, str], token: str, link: str, chat: str, url: str
 ) -> set[str]:
-    """Every way in, and every mistake on the way; the browser's own secrets come back."""
-    visitor = Visitor(address)
+    """Every way in, and every mistake on the way; the browsers' own secrets come back."""
+    with ExitStack() as stack:
+        visitors = [
+            Visitor(stack.enter_context(httpx.Client(base_url=address, timeout=60)))
+            for _ in range(3)
+        ]
+        headers = {"Authorization": f"Bearer {token}"}
+        api = stack.enter_context(
+            httpx.Client(base_url=f"{address}/api/v1", headers=headers, timeout=60)
+        )
+        return _use(visitors, api, planted, token, link, chat, url)
+
+
+def _use(
+    visitors: list[Visitor],
+    api: httpx.Client,
+    planted: dict[str, str],
+    token: str,
+    link: str,
+    chat: str,
+    url: str,
+) -> set[str]:
+    visitor, guest, late = visitors
     first = {"email": EMAIL, "password": planted["first password"]}
     wrong = {"email": EMAIL, "password": planted["wrong password"]}
     assert visitor.send("/sign-in", "/sign-in", **wrong).status_code == 401
@@ -119,16 +140,12 @@ def use_everything(
     assert visitor.send("/account", "/account/password", **new).status_code == 303
     cookies = set(visitor.client.cookies.values())
 
-    guest = Visitor(address)
     for slip in ("/", "/x", "?x=1", "."):
         guest.client.get(f"/sign-in/{link}{slip}")
     assert guest.send(f"/sign-in/{link}", f"/sign-in/{link}").status_code == 303
     assert guest.client.get(f"/sign-in/{link}").status_code in (200, 401)
     cookies |= set(guest.client.cookies.values())
 
-    api = httpx.Client(
-        base_url=f"{address}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60
-    )
     policy = {"name": "teller", "backend": "openai", "model": "tell-tale", "base_url": chat}
     wanted = policy | {"api_key_variable": "PLACKETT_KEY_PLANTED"}
     assert api.post("/policies", json=wanted).status_code == 201
@@ -148,7 +165,7 @@ def use_everything(
             "ALTER TABLE audit_log ADD CONSTRAINT broken CHECK (action <> 'sign_in') NOT VALID"
         )
     second = {"email": EMAIL, "password": planted["second password"]}
-    assert Visitor(address).send("/sign-in", "/sign-in", **second).status_code == 500
+    assert late.send("/sign-in", "/sign-in", **second).status_code == 500
     return cookies | visitor.csrf | guest.csrf
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db.failures import explain, full_database_disk, full_own_disk
 from app.db.server import embedded_disk_is_full
@@ -131,6 +132,43 @@ def from_validation(error: RequestValidationError) -> InvalidInput:
     return InvalidInput(message, field=field, details=details)
 
 
+async def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to an error that nobody thought of; all that is known of it is in the log."""
+    reference = uuid.uuid4().hex[:12]
+    path = loggable_path(request.scope)
+    log.error("an unexpected error", reference=reference, path=path, exc_info=error)
+    wrong = PlackettError("Something went wrong on our side. It has been written to the log.")
+    wrong.status, wrong.code, wrong.title = 500, "internal", "Something went wrong"
+    return respond(request, wrong, reference=reference)
+
+
+class LastResort:
+    """Answers what nothing inside has caught, where every answer is still given its headers.
+
+    The framework's own place for it is outside of all middleware: a page from there has no security
+    headers, no language and no line among the requests, and its error is written again by the server.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            answer = await unexpected(Request(scope), error)
+            await answer(scope, receive, send)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error that can leave a route come out in one shape."""
 
@@ -186,10 +224,5 @@ def install_error_handlers(app: FastAPI) -> None:
         # Nobody is left to answer: a closed tab, a lost line. Nothing of it was stored.
         return Response(status_code=499)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        reference = uuid.uuid4().hex[:12]
-        log.exception("an unexpected error", reference=reference, path=loggable_path(request.scope))
-        wrong = PlackettError("Something went wrong on our side. It has been written to the log.")
-        wrong.status, wrong.code, wrong.title = 500, "internal", "Something went wrong"
-        return respond(request, wrong, reference=reference)
+    # For what happens outside of `LastResort`: nearly nothing.
+    app.add_exception_handler(Exception, unexpected)

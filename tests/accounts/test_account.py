@@ -151,6 +151,7 @@ async def test_a_token_is_made_with_scopes_and_an_end_and_ends(
     assert "ended" in (await client.get("/account")).text
 
 
+@pytest.mark.slow
 def test_a_token_of_the_command_line_may_do_everything_unless_it_is_said(
     fresh_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ async def test_the_client_is_whom_the_last_trusted_proxy_heard_from(
     assert answer.status_code == 429
 
 
+@pytest.mark.slow
 async def test_by_default_no_header_says_who_a_client_is(
     fresh_database: str, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ async def test_by_default_no_header_says_who_a_client_is(
     assert log.read_text().count("a proxy that is not trusted") == 1
 
 
+@pytest.mark.slow
 async def test_a_trusted_proxy_is_believed_by_the_process_that_is_started(
     fresh_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

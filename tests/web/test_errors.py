@@ -4,8 +4,10 @@ import logging
 import uuid
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 
 async def test_a_browser_that_hangs_up_in_the_middle_is_no_fault_of_ours(
@@ -41,3 +43,25 @@ async def test_a_browser_that_hangs_up_in_the_middle_is_no_fault_of_ours(
         await app(scope, receive, send)
     assert sent[0]["status"] == 499
     assert caplog.records == []
+
+
+async def test_an_error_that_nobody_expects_is_answered_like_everything_else(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    @app.get("/boom/{token}")
+    async def boom(token: str) -> None:
+        raise RuntimeError("a slip of ours")
+
+    headers = {"Accept": "text/html", "Accept-Language": "de"}
+    with capture_logs() as told:
+        answer = await client.get("/boom/a-secret", headers=headers)
+    assert answer.status_code == 500
+    assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+    assert 'lang="de"' in answer.text
+    assert "a slip of ours" not in answer.text
+    assert [(each["event"], each["path"]) for each in told] == [
+        ("an unexpected error", "/boom/{token}"),
+        ("request", "/boom/{token}"),
+    ]
+    assert told[1]["status"] == 500
