@@ -3,6 +3,7 @@
 Exit codes: 0 for success, 2 for a usage error, 1 for a failure explained in one line on stderr.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
@@ -21,6 +22,7 @@ from app.generation import commands as generation
 from app.inputs import describe
 from app.intake import commands as intake
 from app.policies import commands as policies
+from app.private import UMASK
 from app.training import commands as training
 
 Command = Callable[..., None]
@@ -91,6 +93,7 @@ commands = create_commands()
 def main() -> None:
     """The command's entry point: failures become one line on stderr and exit code 1."""
     stopping.obey()
+    os.umask(UMASK)
     try:
         commands()
     except SystemExit as ending:

@@ -68,6 +68,7 @@ def worker(
 
     Example: plackett worker --queue generation --concurrency 4
     """
+    from app import figures
     from app.logs import configure_logs
     from app.worker import QUEUES, run_worker
 
@@ -80,6 +81,7 @@ def worker(
             f"there is no queue {sorted(unknown)[0]!r}; there are {', '.join(QUEUES)}",
             param_hint="--queue",
         )
+    figures.share(settings.figures_dir)
     with database(settings) as url:
         asyncio.run(run_worker(url, settings, queues=queues, concurrency=concurrency))
 

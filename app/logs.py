@@ -1,12 +1,32 @@
 """How log lines look: readable in a terminal, JSON for machines; our own and the libraries'."""
 
 import logging
+import secrets
 import sys
 from typing import Literal
 
 import structlog
 
 from app.redaction import redact
+
+# Long enough that no two of a log are the same, short enough to be read to somebody.
+ID_BYTES = 8
+
+
+def name_request(request_id: str | None = None) -> str:
+    """Have every log line from here on carry the id of the request that all this is done for.
+
+    A new one where none is given. What a request sets off (a job, a trainer) goes on under its id.
+    """
+    name = request_id or secrets.token_hex(ID_BYTES)
+    structlog.contextvars.bind_contextvars(request_id=name)
+    return name
+
+
+def get_request_id() -> str | None:
+    """The id that log lines carry here."""
+    name: str | None = structlog.contextvars.get_contextvars().get("request_id")
+    return name
 
 
 class DiscreetFormatter(structlog.stdlib.ProcessorFormatter):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware.gzip import GZipMiddleware
 
-from app import __version__
+from app import __version__, figures
 from app.accounts import pages as accounts_pages
 from app.accounts.guards import SESSION_COOKIE, identify
 from app.admin import audit, generation, people, policies, projects, prompts, raters
@@ -29,7 +29,14 @@ from app.web.addresses import UnderPrefix
 from app.web.csrf import check_csrf
 from app.web.edge import refuse_unstorable
 from app.web.errors import LastResort, install_error_handlers
-from app.web.middleware import AccessLog, BodyLimit, Deadline, ReadersLanguage, SecurityHeaders
+from app.web.middleware import (
+    AccessLog,
+    BodyLimit,
+    Deadline,
+    ReadersLanguage,
+    RequestId,
+    SecurityHeaders,
+)
 from app.web.openapi import describe
 from app.web.proxies import TrustedProxies
 from app.worker import working_inside
@@ -76,8 +83,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_served_app() -> FastAPI:
-    """The factory of `plackett serve`: each of its processes writes its log lines as the first does."""
+    """The factory of `plackett serve`: each of its processes logs as the first does, and counts for all."""
     configure_logs(get_settings().log_format)
+    figures.share(get_settings().figures_dir)
     app = create_app()
     # What was imported stays for good; to look through all of it for garbage takes the loop 100 ms.
     gc.collect()
@@ -108,6 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AccessLog)  # outside those: it sees what the others took, and answered
     app.add_middleware(UnderPrefix, prefix=settings.root_path)
     app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
+    app.add_middleware(RequestId)
     install_error_handlers(app)
     # FastAPI's own way to another description is to put a function in the place of its own.
     app.openapi = describe(app, session_cookie=SESSION_COOKIE)  # type: ignore[method-assign]

@@ -181,6 +181,11 @@ class Settings(BaseSettings):
         return self.data_dir / "runs"
 
     @property
+    def figures_dir(self) -> Path:
+        """Where the processes on this folder count what `/metrics` tells."""
+        return self.data_dir / "figures"
+
+    @property
     def models_dir(self) -> Path:
         """Where models that we make ourselves (the demo's) are kept."""
         return self.data_dir / "models"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -9,17 +10,21 @@ from functools import partial
 import structlog
 from procrastinate import App, JobContext
 from procrastinate.worker import Worker
+from prometheus_client import Counter
 
 from app import stopping
 from app.datasets import jobs as datasets
 from app.db.engine import SessionMaker, open_sessions
-from app.db.queue import create_job_app, retry_stalled
+from app.db.queue import create_job_app, retry_stalled, take_request_id
 from app.generation import jobs as generation
+from app.logs import name_request
 from app.rating.assign import open_task
 from app.settings import Settings
 from app.training import jobs as training
 
 log = structlog.get_logger(__name__)
+
+JOBS = Counter("plackett_jobs_total", "Jobs carried out", ["task", "outcome"])
 
 QUEUES = ("generation", "training", "datasets")
 # The jobs of these write a checkpoint when they are stopped, and go on from it later.
@@ -164,14 +169,23 @@ class QueueWorker:
     async def _note(
         self, call_next: Callable[[], Awaitable[object]], context: JobContext, _: Worker
     ) -> object:
-        """Know each job's task by its queue."""
+        """Know each job's task by its queue, log under its request's id, count."""
         task = asyncio.current_task()
         assert task is not None
         self._running[task] = context.job.queue
+        # Each job is a task of its own, so what is bound here ends with it.
+        name_request(take_request_id(context.job))
+        structlog.contextvars.bind_contextvars(job=context.job.id, task=context.job.task_name)
+        outcome, began = "failed", time.monotonic()
         try:
-            return await call_next()
+            answer = await call_next()
+            outcome = "done"
+            return answer
         finally:
             del self._running[task]
+            JOBS.labels(context.job.task_name, outcome).inc()
+            seconds = round(time.monotonic() - began, 2)
+            log.info("a job has ended", outcome=outcome, seconds=seconds)
 
     async def _end(self, jobs: App, task: "asyncio.Task[None]", grace: float) -> None:
         """End an attempt. Where the database does not answer, what its pool waits for is cut off."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import explain_failures
 from trainer.settings import Stage, list_stages
-from trainer.settings.environment import set_thread_variables
+from trainer.settings.environment import name_lines, set_thread_variables
 from trainer.settings.flags import parse
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ DRY_RUN = "--dry-run"
 def main(argv: list[str]) -> int:
     """Run a stage. Exit codes: 0 done, 1 a failure explained in one line, 2 wrong usage."""
     set_thread_variables()
+    name_lines()
     stages = list_stages()
     lines = "\n".join(f"  {name:<10}{stage.summary}" for name, stage in stages.items())
     usage = (

@@ -107,7 +107,7 @@ async def build_export(
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    fresh.mkdir(mode=0o700)
     try:
         files = ExportFiles(fresh)
         tally = Tally()

@@ -48,7 +48,9 @@ def reachable_binaries(binaries: Path, account: Account | None) -> Path:
     package = installation.parent
     if not copy.exists():
         fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        fresh.mkdir(parents=True, exist_ok=True, mode=0o755)
+        make_public(ROOTS_HOME)
+        make_public(fresh)
+        make_public(fresh / package.name)
         shutil.copytree(installation, fresh / package.name / installation.name, symlinks=True)
         # A wheel keeps shared libraries beside its package, found by relative paths: so are the copies.
         libraries = package.with_name(f"{package.name}.libs")
@@ -59,6 +61,12 @@ def reachable_binaries(binaries: Path, account: Account | None) -> Path:
         except OSError:  # another process was quicker
             shutil.rmtree(fresh)
     return copy / package.name / installation.name / binaries.name
+
+
+def make_public(folder: Path) -> None:
+    """A folder of root's that every account may walk through, whatever the umask."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
 
 
 def binaries_for(cluster: Path) -> Path:

@@ -15,7 +15,6 @@ both are kept under /var/lib/plackett instead; a file in the data directory says
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import pwd
@@ -42,6 +41,7 @@ from app.db.binaries import (
     binaries_for,
     can_reach,
     find_binaries,
+    make_public,
     reachable_binaries,
 )
 from app.db.postmaster import find_postmaster, free_port, is_free, remove_stale_pid_file
@@ -91,7 +91,7 @@ class EmbeddedServer:
         """
         if self._url is not None:
             return self._url
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._exclusively():
             # Held before it is started: whoever is interrupted here leaves as everybody does.
             self._users = (self.home / "users.lock").open("a")
@@ -171,7 +171,7 @@ class EmbeddedServer:
 
         Its two lock files stay: a process that waits for one must find the same file afterwards.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._exclusively(), (self.home / "users.lock").open("a") as users:
             try:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -338,10 +338,12 @@ class EmbeddedServer:
         account = _unprivileged_account()
         place = self.home
         if account is not None:
-            if not can_reach(place, account):
-                digest = hashlib.sha256(str(place).encode()).hexdigest()[:16]
-                place = ROOTS_HOME / digest
-                place.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not can_reach(place.parent, account):
+                # Not named after our folder: whoever deletes that starts anew, and is not told of a
+                # database without a password.
+                place = ROOTS_HOME / secrets.token_hex(8)
+                make_public(ROOTS_HOME)
+                place.mkdir(mode=0o700)
             # The server's account makes the cluster and its log here.
             os.chown(place, account.uid, account.gid)
         cluster = place / "cluster"

@@ -12,11 +12,22 @@ from functools import lru_cache
 
 from procrastinate import App, Blueprint, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from procrastinate.tasks import configure_task
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.engine import libpq_url
+from app.logs import get_request_id
+
+# Beside a job's own arguments.
+REQUEST_ID = "request_id"
+
+
+def take_request_id(job: Job) -> str | None:
+    """The id of the request that wanted the job; what is left are the arguments of its function."""
+    name = job.task_kwargs.pop(REQUEST_ID, None)
+    return name if isinstance(name, str) else None
 
 
 def create_job_app(url: str, blueprints: Mapping[str, Blueprint], *, pool_size: int = 4) -> App:
@@ -74,7 +85,10 @@ async def defer(
     not_before: datetime | None = None,
     lock: str | None = None,
 ) -> None:
-    """Queue the job `name` in the session's own transaction. `lock`: one such job at a time."""
+    """Queue the job `name` in the session's own transaction. `lock`: one such job at a time.
+
+    The id of the request that wants it goes with it (`take_request_id`).
+    """
     connection = await session.connection()
     raw = await connection.get_raw_connection()
     deferrer = configure_task(
@@ -86,7 +100,7 @@ async def defer(
         connection=raw.driver_connection,
     )
     try:
-        await deferrer.defer_async(**arguments)
+        await deferrer.defer_async(**arguments, **{REQUEST_ID: get_request_id()})
     except ConnectorException as error:
         # The database's own word (a lock, a full disk) is what our callers know how to tell.
         raise error.__cause__ or error from None

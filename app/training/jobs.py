@@ -6,6 +6,7 @@ comes out. Metrics are copied into the database, so that every app process can s
 
 import asyncio
 import json
+import re
 import signal
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,7 @@ from app.db.engine import SessionMaker
 from app.db.types import utc_now
 from app.inputs import storable
 from app.policies.models import Policy
+from app.private import make_private
 from app.settings import Settings
 from app.training import queries
 from app.training.catalogue import TRAINER, as_arguments, read_entry
@@ -88,7 +90,7 @@ class Follower:
         if prepared is None:
             return
         command, folder = prepared
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         if (folder / "result.json").exists() and adopt(folder) is None:
             await self._finish(folder, 0, cancelled=False)  # it ended while nobody looked
             return
@@ -254,4 +256,4 @@ def last_line(path: Path) -> str:
         lines = path.read_text(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return storable(lines[-1])[:2000] if lines else ""
+    return re.sub(r"^request_id=\S+ ", "", storable(lines[-1]))[:2000] if lines else ""

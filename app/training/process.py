@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
+from app.logs import get_request_id
 from app.settings import CHECKOUT
 
 LOCK_FILE = "trainer.lock"
@@ -93,6 +94,8 @@ def adopt(folder: Path) -> AdoptedProcess | None:
 async def start(command: Sequence[str], folder: Path) -> asyncio.subprocess.Process:
     """Start the trainer on its directory. Raises BlockingIOError where one is at work already."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+    # The trainer's own lines carry the id of the request that wanted the run.
+    environment["PLACKETT_REQUEST_ID"] = get_request_id() or ""
     with (folder / LOCK_FILE).open("a") as lock, (folder / "trainer.log").open("ab") as output:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         process = await asyncio.create_subprocess_exec(

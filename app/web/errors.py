@@ -1,7 +1,6 @@
 """The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
 
 import errno
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from app.db.failures import explain, full_database_disk, full_own_disk
 from app.db.server import embedded_disk_is_full
 from app.errors import InvalidInput, NotFound, NotSignedIn, PlackettError, Unavailable
 from app.inputs import describe
+from app.logs import get_request_id, name_request
 from app.settings import Settings
 from app.web.addresses import loggable_path
 from app.web.language import gettext
@@ -134,7 +134,8 @@ def from_validation(error: RequestValidationError) -> InvalidInput:
 
 async def unexpected(request: Request, error: Exception) -> Response:
     """The answer to an error that nobody thought of; all that is known of it is in the log."""
-    reference = uuid.uuid4().hex[:12]
+    # What somebody reads to us is what the lines of their request carry.
+    reference = get_request_id() or name_request()
     path = loggable_path(request.scope)
     log.error("an unexpected error", reference=reference, path=path, exc_info=error)
     wrong = PlackettError("Something went wrong on our side. It has been written to the log.")

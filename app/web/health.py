@@ -1,10 +1,13 @@
 """Whether the process lives, whether it can work, and its figures."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import figures
 from app.db.failures import explain, full_database_disk
 from app.db.migrate import current_revision, newest_revision
 from app.db.server import embedded_disk_is_full
@@ -55,5 +58,5 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/metrics")
 async def metrics() -> Response:
-    """Figures for Prometheus."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    """Figures for Prometheus, of every process that works on this data folder."""
+    return Response(await asyncio.to_thread(figures.tell), media_type=CONTENT_TYPE_LATEST)

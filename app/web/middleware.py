@@ -1,6 +1,7 @@
 """What happens to every request: a line in the log, security headers, a language, a limit on size."""
 
 import asyncio
+import re
 import time
 
 import structlog
@@ -10,6 +11,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Busy, TooLarge, Unavailable
+from app.logs import name_request
 from app.web.addresses import loggable_path
 from app.web.errors import problem, respond
 from app.web.language import choose_language, speaking
@@ -33,10 +35,37 @@ SECURITY_HEADERS = {
 # What a client calls its method is free text, and neither figures nor log lines are for that.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
 REQUESTS = Counter(
     "plackett_http_requests_total", "Requests answered", ["method", "route", "status"]
 )
 SECONDS = Histogram("plackett_http_request_seconds", "Seconds to answer a request", ["route"])
+
+
+class RequestId:
+    """One id in every log line of a request, in its answer, and in what it sets off.
+
+    A caller's own id is taken where it looks like one, so that a line can be found from either side.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("x-request-id", "")
+        # Each request is a task of its own, so what is bound here ends with it.
+        name = name_request(asked if REQUEST_ID.fullmatch(asked) else None)
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = name
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)
 
 
 class AccessLog:

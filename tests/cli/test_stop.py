@@ -17,83 +17,14 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.db.embedded import EmbeddedServer
 from app.db.engine import libpq_url
-from app.db.postmaster import Postmaster, find_postmaster
 from app.settings import CHECKOUT
 from simulation.cluster import swept
+from simulation.command import Running, running, server_of
 from simulation.gate import Gate, gate_before
 
 LONGEST = 15.0
 COMMANDS = {"one process": ["serve"], "two": ["serve", "--workers", "2"], "worker": ["worker"]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Running:
-    """A `plackett` command at work."""
-
-    def __init__(self, words: list[str], folder: Path, **environment: str) -> None:
-        self.port = free_port()
-        self.log = folder / "log"
-        given = {name: text for name, text in os.environ.items() if name != "DATABASE_URL"}
-        if words[0] in ("serve", "demo"):
-            words = [*words, "--port", str(self.port)]
-        with self.log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", *words],
-                cwd=CHECKOUT,
-                env={**given, "PLACKETT_DATA_DIR": str(folder / "data"), **environment},
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    def says(self, words: str, *, seconds: float = 90) -> None:
-        """Wait until its log has the words."""
-        deadline = time.monotonic() + seconds
-        while words not in self.log.read_text():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-
-    def status(self, path: str = "/readyz") -> int | None:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10).status_code
-        except httpx.TransportError:
-            return None
-
-    def is_ready(self, *, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while self.status() != 200:
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
-
-    def stop(self, signum: int = signal.SIGTERM) -> float:
-        """Tell it to end; how long it took."""
-        began = time.monotonic()
-        self.process.send_signal(signum)
-        try:
-            self.process.wait(40)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"it does not end: {self.log.read_text()[-3000:]}")
-        return time.monotonic() - began
-
-
-@contextmanager
-def running(words: list[str], folder: Path, **environment: str) -> Iterator[Running]:
-    """A command, gone at the end with everything that it started."""
-    it = Running(words, folder, **environment)
-    try:
-        yield it
-    finally:
-        # Its session is its own group; a process of it may have outlived it.
-        with suppress(ProcessLookupError):
-            os.killpg(it.process.pid, signal.SIGKILL)
-        it.process.wait()
 
 
 @pytest.fixture
@@ -182,11 +113,6 @@ def test_what_was_begun_is_answered_before_the_end(
         asking.join()
         assert answered == [200]
         assert it.process.wait(LONGEST) == 0
-
-
-def server_of(data_dir: Path) -> Postmaster | None:
-    """The embedded server that lives for this folder."""
-    return find_postmaster(EmbeddedServer(data_dir)._cluster())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every request ends in time, and says what it failed on: a lock, a slow statement, a silence, a disk."""
 
 import asyncio
+import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -159,7 +160,9 @@ async def test_a_full_disk_is_named_and_nothing_is_lost(small_disk: Path, tmp_pa
             answer = await client.post("/api/v1/projects", json=made, headers=headers)
             assert answer.status_code == 201
             rest = fill(small_disk)
-            rows = [{"prompt": f"{n} " + "word " * 20_000} for n in range(200)]
+            rows = [
+                {"prompt": secrets.token_hex(50_000)} for _ in range(200)
+            ]  # it cannot be packed
             address = "/api/v1/projects/p/prompts"
             answer = await client.post(address, json=rows, headers=headers, timeout=60)
             assert answer.status_code == 503
