@@ -1,7 +1,8 @@
 """Training runs: starting one, following its curves, reading its result."""
 
+import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class RunsPage(PageContext):
     common_flags: Sequence[CommonFlag]
     # Titles of the stages that need a reward model.
     need_reward: Sequence[str]
+    writes: Mapping[str, str]
     values: Mapping[str, str]
     error: PlackettError | None = None
 
@@ -65,6 +67,10 @@ class RunPage(PageContext):
     slices: Sequence[tuple[str, dict[str, object]]]
     curves: Sequence[CurveEntry]
     report: bool  # whether the trainer's own can be shown
+    settings: Sequence[tuple[str, str]]
+    # Names of those that were chosen for this run.
+    chosen: Collection[str]
+    writes: str
 
 
 async def _runs_page(
@@ -94,6 +100,7 @@ async def _runs_page(
         stages=stages,
         common_flags=list_common_flags(stages),
         need_reward=[stage.title for stage in stages.values() if REWARD in stage.needs],
+        writes=WRITES,
         values=values or {},
         error=error,
     )
@@ -102,10 +109,21 @@ async def _runs_page(
 
 @router.get("/research/runs")
 async def runs_page(
-    request: Request, session: Session, _: Researcher, page: PageNumber = 1
+    request: Request, session: Session, _: Researcher, page: PageNumber = 1, export: str = ""
 ) -> Response:
-    """The list."""
-    return await _runs_page(request, session, page=page)
+    """The list; the form is filled in for an export that a link names."""
+    values = await _values_for(session, export) if export else None
+    return await _runs_page(request, session, page=page, values=values)
+
+
+async def _values_for(session: Session, export: str) -> dict[str, str]:
+    """An export and its project, for the form. Raises NotFound."""
+    try:
+        chosen = await get_export(session, uuid.UUID(export))
+    except ValueError:
+        raise NotFound("There is no such export", field="export") from None
+    project = await get_project_by_id(session, chosen.project_id)
+    return {"export": str(chosen.id), "project": project.slug, "writes": "beside"}
 
 
 @router.post("/research/runs")
@@ -132,8 +150,26 @@ def _from_form(form: dict[str, str], stages: Catalogue) -> RunIn:
         chosen.pop("reward", None)  # the form offers one to every stage
     with from_pydantic():
         return RunIn.model_validate(
-            {**chosen, "stage": form.get("stage"), "serve": "serve" in form, "config": given}
+            {
+                **chosen,
+                "stage": form.get("stage"),
+                "config": given,
+                **as_writer(form.get("writes", "")),
+            }
         )
+
+
+# What becomes of the policy that a run makes, as the form says it, and as a run is asked for.
+WRITES = {
+    "beside": "Writes beside the one it started from: tasks pit the two against each other",
+    "instead": "Writes instead of the one it started from",
+    "not": "Writes nothing yet: it goes into the registry alone",
+}
+
+
+def as_writer(writes: str) -> dict[str, bool]:
+    """The choice of the form, as the run's settings have it."""
+    return {"serve": writes != "not", "replace": writes == "instead"}
 
 
 @router.get("/research/runs/{run_id}")
@@ -155,6 +191,9 @@ async def run_page(
         slices=list_slices(run.result or {}),
         curves=run.catalogue.get("curves") or [],
         report=find_report(run) is not None,
+        settings=list_settings(run),
+        chosen={name.replace("-", "_") for name in run.config.get("flags", {})},
+        writes=tell_writes(run),
     )
     return render(request, "training/run.html", context)
 
@@ -187,6 +226,34 @@ async def cancel_from_form(
     await service.request_cancel(session, run, actor=researcher.id)
     await session.commit()
     return see_other(request, f"/research/runs/{run.id}", notice="The run has been told to stop.")
+
+
+def list_settings(run: Run) -> list[tuple[str, str]]:
+    """The settings in force, by name; before the run has begun, those that were chosen for it."""
+    flags = {name.replace("-", "_"): value for name, value in run.config.get("flags", {}).items()}
+    return [
+        (name, tell(value)) for name, value in sorted(run.config.get("in_force", flags).items())
+    ]
+
+
+def tell(value: object) -> str:
+    """A setting's value, for people."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(tell, value)) or "–"
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def tell_writes(run: Run) -> str:
+    """What becomes of the run's policy, for people; nothing of a reward model."""
+    if run.makes_reward_model:
+        return ""
+    if not run.config.get("serve", True):
+        return WRITES["not"]
+    return WRITES["instead" if run.config.get("replace", False) else "beside"]
 
 
 def find_report(run: Run) -> Path | None:

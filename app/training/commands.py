@@ -30,7 +30,7 @@ def start_run(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML: policy, reward, name, serve, and flags of the trainer (steps, lr, …)."
+            help="TOML: policy, reward, name, serve, replace, and flags of the trainer (steps, lr, …)."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,

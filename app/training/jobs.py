@@ -184,11 +184,14 @@ class Follower:
             if lines:
                 step = lines[-1].get("step")
                 run.step = step if isinstance(step, int) else run.step
-            if run.total_steps is None:
+            if run.total_steps is None or "in_force" not in run.config:
                 description = read_json(folder / "config.json")
                 total = description.get("total_steps")
                 run.total_steps = total if isinstance(total, int) else None
                 run.catalogue = read_entry(description.get("catalogue")) or run.catalogue
+                used = description.get("config")
+                if isinstance(used, dict):
+                    run.config = {**run.config, "in_force": used}
             wanted = run.cancel_requested
             await session.commit()
             return wanted

@@ -33,9 +33,12 @@ class RunConfig(TypedDict, total=False):
 
     # The trainer's flags, by name.
     flags: dict[str, Setting]
-    # The policy that comes of it, and whether that one serves.
+    # The policy that comes of it, whether that one serves, and whether instead of its parent.
     name: str | None
     serve: bool
+    replace: bool
+    # Every setting that is in force, defaults too, as the trainer tells it once the run has begun.
+    in_force: dict[str, object]
 
 
 class CurveEntry(TypedDict):

@@ -27,8 +27,11 @@ class RunIn(Input):
     reward: uuid.UUID | None = None
     # The name of the policy that comes of it: "<slug>-<stage>-<number>".
     name: Name | None = None
-    # Whether that policy takes the place of the one it came from in the project's next generation.
+    # Whether that policy writes candidates of the project's next tasks, beside the one it came from: so
+    # that tasks pit the two against each other.
     serve: bool = True
+    # Whether it takes the place of the one it came from instead.
+    replace: bool = False
     # The trainer's flags by name (`kl-coef` or `kl_coef`); the trainer checks them.
     config: dict[str, Setting] = Field(default_factory=dict, max_length=100)
 

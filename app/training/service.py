@@ -24,6 +24,8 @@ from app.training.schemas import RunIn
 
 # One run at a time: a run takes all of a machine's cores, or its GPU.
 TRAINING_LOCK = "training"
+# As many as candidates of a task: with more, some would never meet.
+MOST_WRITERS = 9
 ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
@@ -51,6 +53,7 @@ async def start_run(
             "flags": flags,
             "name": wanted.name,
             "serve": wanted.serve,
+            "replace": wanted.replace,
         },
         created_by=actor,
     )
@@ -169,7 +172,8 @@ async def register_result(session: AsyncSession, run: Run, model: Path) -> Polic
     run.policy_id = policy.id
     if run.config.get("serve", True):
         serving = await list_project_policies(session, project.id)
-        others = [each for each in serving if each.id != base.id]
+        replaced = run.config.get("replace", False) or len(serving) >= MOST_WRITERS
+        others = [each for each in serving if not replaced or each.id != base.id]
         await set_project_policies(session, project, [policy, *others], actor=run.created_by)
         await enqueue_waiting(session, project.id)
     return policy
