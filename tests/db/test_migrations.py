@@ -217,6 +217,56 @@ def test_margins_that_are_there_stay_and_say_how_they_were_counted(engine: Engin
         assert connection.exec_driver_sql("SELECT keep_gaps FROM rankings").scalar() is False
 
 
+def run(engine: Engine, statement: str) -> list[tuple[object, ...]]:
+    """A statement of its own transaction, and the rows that it gives."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(statement)
+        rows = [tuple(row) for row in found] if found.returns_rows else []
+        connection.commit()
+    return rows
+
+
+def test_a_policys_key_gets_the_prefix_and_one_that_has_it_stays(engine: Engine) -> None:
+    step(engine, command.upgrade, "0004")
+    keys = {"a": "'DATABASE_URL'", "b": "'PLACKETT_KEY_B'", "c": "NULL", "d": "repeat('D', 100)"}
+    for name, key in keys.items():
+        run(
+            engine,
+            "INSERT INTO policies (id, name, backend, api_key_variable) "
+            f"VALUES (gen_random_uuid(), '{name}', 'openai', {key})",
+        )
+    step(engine, command.upgrade, "0005")
+    assert run(engine, "SELECT name, api_key_variable FROM policies ORDER BY name") == [
+        ("a", "PLACKETT_KEY_DATABASE_URL"),
+        ("b", "PLACKETT_KEY_B"),
+        ("c", None),
+        ("d", "PLACKETT_KEY_" + "D" * 80),
+    ]
+
+
+def test_tokens_keep_what_they_could_and_none_can_do_more_after_a_way_back(engine: Engine) -> None:
+    step(engine, command.upgrade, "0007")
+    with engine.connect() as connection:
+        fill(connection)
+    run(engine, "UPDATE api_tokens SET name = 'old'")
+    step(engine, command.upgrade, "0008")
+    read = "SELECT name, scopes, expires_at, revoked_at FROM api_tokens"
+    assert run(engine, read) == [("old", ["rate", "read", "export", "admin"], None, None)]
+    for name, scopes, end in (
+        ("narrow", "{read}", "NULL"),
+        ("ends", "{rate,read,export,admin}", "now() + interval '3 days'"),
+    ):
+        run(
+            engine,
+            "INSERT INTO api_tokens (id, token_hash, prefix, name, user_id, scopes, expires_at) "
+            f"SELECT gen_random_uuid(), '{name}', prefix, '{name}', user_id, '{scopes}', {end} "
+            "FROM api_tokens WHERE name = 'old'",
+        )
+    step(engine, command.downgrade, "0007")
+    left = run(engine, "SELECT name, revoked_at IS NULL FROM api_tokens ORDER BY name")
+    assert left == [("ends", False), ("narrow", False), ("old", True)]
+
+
 def test_the_queues_own_tables_are_not_ours_to_compare() -> None:
     assert not is_ours(None, "procrastinate_jobs", "table", False, None)
     assert is_ours(None, "rankings", "table", False, None)
