@@ -7,8 +7,10 @@ wrong label (conservative DPO); `--loss ipo` is Azar et al. 2023's squared loss 
     python -m trainer dpo --data EXPORT --model MODEL --out RUN --beta 0.1
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from trainer.data.examples import Ranking
 from trainer.data.files import read_rankings
 from trainer.data.values import JsonObject, Result
+from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes
 from trainer.engine.fit import Learner, Sum, SummedLoss, Validation, fit
 from trainer.engine.models import (
@@ -110,6 +113,7 @@ def main(config: DPOConfig) -> Result:
             steps=steps,
             length_of=count_tokens,
             validate=validate if held_out else None,
+            check_start=None if config.reference else partial(check_start, config),
         )
         result: JsonObject = {
             "stage": "dpo",
@@ -127,6 +131,17 @@ def main(config: DPOConfig) -> Result:
             result=result,
         )
     return result
+
+
+def check_start(config: DPOConfig, figures: Mapping[str, float]) -> None:
+    """The first step starts at the reference: no margin, and the loss of no opinion.
+
+    -log sigmoid(0) = ln 2, smoothed or not; IPO's is (1 / (2 beta))^2. Raises TrainerError otherwise: the
+    policy and its own copy would have been computed differently.
+    """
+    expected = 1 / (4 * config.beta**2) if config.loss == "ipo" else math.log(2)
+    check_identity("DPO's first loss", figures["loss"] / expected, 1.0, config)
+    check_identity("DPO's first margin", figures["margin"], 0.0, config)
 
 
 def to_pairs(encoder: Encoder, rankings: Sequence[Ranking]) -> list[Pair]:

@@ -31,6 +31,7 @@ from trainer.data.examples import Messages
 from trainer.data.files import read_demonstrations
 from trainer.data.values import Result
 from trainer.engine.batches import Batches
+from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes
 from trainer.engine.models import load_reward_model
 from trainer.engine.protocols import RewardModel
@@ -131,6 +132,8 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
             order = torch.randperm(episodes, generator=self.stream)
             for rows in torch.split(order, episodes // config.minibatches):
                 figures = self.minibatch_step(experience, rows)
+                if not steps:
+                    check_identity("an update's first ratio", figures["ratio"], 1.0, config)
                 steps += 1
                 for name, value in figures.items():
                     sums[name] = sums.get(name, 0.0) + value

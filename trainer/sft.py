@@ -16,6 +16,7 @@ import torch
 from trainer.data.examples import Demonstration
 from trainer.data.files import read_demonstrations
 from trainer.data.values import JsonObject, Result
+from trainer.engine.capabilities import can_pack
 from trainer.engine.distributed import Processes
 from trainer.engine.fit import Learner, SummedLoss, Validation, fit
 from trainer.engine.models import (
@@ -60,8 +61,9 @@ def main(config: SFTConfig) -> Result:
     policy = load()
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy))
     pad = tokenizer.pad_token_id
-    train = to_rows(encode(encoder, data["train"]), config.packing, encoder.max_length)
-    held_out = to_rows(encode(encoder, data["validation"]), config.packing, encoder.max_length)
+    packing = config.packing and can_pack(policy, encoder.max_length)
+    train = to_rows(encode(encoder, data["train"]), packing, encoder.max_length)
+    held_out = to_rows(encode(encoder, data["validation"]), packing, encoder.max_length)
     if not train:
         raise TrainerError(f"{config.data}: has no demonstrations to train on")
     lr = config.lr or default_lr(1e-5, 6e9, count_parameters(policy))
@@ -99,6 +101,7 @@ def main(config: SFTConfig) -> Result:
             "left_out": {**data.left_out, **encoder.cut},
         }
         if config.packing:
+            result["packing"] = packing  # false where documents of a row would see each other
             result["rows"] = len(train)
         write_artifacts(
             run,

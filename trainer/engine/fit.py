@@ -158,9 +158,11 @@ def fit(
     steps: int,
     length_of: Callable[[Example], int],
     validate: Callable[[AnyModel], Validation] | None,
+    check_start: Callable[[Mapping[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Train from where the run stands to its end, or to where validation says that it is enough.
 
+    `check_start` is shown the figures of the first step, which were computed before anything was learnt.
     Afterwards the model has its best weights, where --patience looks for them; the figures of these.
     """
     config = learner.config
@@ -172,6 +174,8 @@ def fit(
             break
         lr = learner.lr * linear_to_zero(step, steps, warmup=min(20, steps // 10))
         figures = learner.training_step([examples[index] for index in order(step)], lr=lr)
+        if step == 1 and check_start is not None:
+            check_start(figures)
         if validate is not None and is_due(step, config.validate_every, steps):
             validation = validate(learner.model)
             figures |= validation.figures

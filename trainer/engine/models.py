@@ -1,5 +1,6 @@
 """Models: loading them, what they can read, and the conditions that make a run repeatable."""
 
+import copy
 import hashlib
 import math
 import random
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.engine.distributed import local_part
 from trainer.engine.protocols import AnyModel, Model, Module, Policy, RewardModel, Tokenizer
@@ -128,13 +130,41 @@ def _fit(model: Model, tokenizer: Tokenizer) -> None:
 
 
 def without_dropout(model: AnyModel) -> AnyModel:
-    """Switch every dropout off: as a module, or as a number that attention reads."""
+    """Switch every dropout off: the modules, the numbers that a module hands to a function, and those that
+    it reads from its configuration as it runs (a copy of it: what is saved with the model stays as it was).
+    """
+    quiet = copy.deepcopy(model.config)
+    for config in (quiet, quiet.get_text_config()):
+        _switch_off(config)
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, _DropoutNd):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
-    return model
+        _switch_off(module)
+        # Models keep the configuration that they save; layers and their parts get the copy.
+        if type(getattr(module, "config", None)) is type(quiet) and not hasattr(
+            module, "save_pretrained"
+        ):
+            module.config = quiet
+    return model.eval()
+
+
+def _switch_off(holder: object) -> None:
+    for name, value in vars(holder).items():
+        if isinstance(value, float) and "drop" in name.lower():
+            setattr(holder, name, 0.0)
+
+
+def checkpoint_activations(model: Model) -> None:
+    """Compute activations again in the backward pass instead of keeping them.
+
+    Checkpoints work in training mode alone. That mode would bring dropouts back, so only the modules that
+    are checkpointed are put into it, and none of their parts.
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
 
 
 def count_parameters(model: Module) -> int:

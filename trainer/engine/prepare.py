@@ -8,6 +8,7 @@ from torch.distributed.tensor import DTensor
 from trainer.engine.capabilities import probe_capabilities
 from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.lora import add_adapters, merge_adapters
+from trainer.engine.models import checkpoint_activations
 from trainer.engine.onednn import use_onednn_linear
 from trainer.engine.optimizer import load_weights, weights_of
 from trainer.engine.protocols import AnyModel, Model
@@ -35,10 +36,8 @@ def prepare_model(
     if trainable:
         add_adapters_if_asked(model, config)
     if trainable and config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()  # frozen embeddings would end the backward pass early
+        checkpoint_activations(model)
         model.last_layer = None  # the second computation comes when nobody knows what was read
-        model.train()  # there is no dropout: this switches the checkpoints on, and nothing else
     if wants_shards(config.shard):
         processes.shard(model)
     return model

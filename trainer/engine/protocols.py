@@ -51,6 +51,10 @@ class TextConfig(Protocol):
     """The sizes of a language model."""
 
     hidden_size: int
+    vocab_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values."""
 
 
 class ModelConfig(Protocol):
@@ -77,6 +81,7 @@ class Model(Module, Protocol):
     # What `prepare_model` and `probe_capabilities` note on it.
     compute_dtype: torch.dtype
     reads_shared_prefix: bool
+    longest_shared_row: int | None  # tokens; None: as long as its memory bears
     plain_head: bool
     last_layer: "SelectiveLastLayer | None"
 

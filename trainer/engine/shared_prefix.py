@@ -3,7 +3,7 @@
 A prompt and its responses make one row: prompt, first response, second response, … Every response's
 positions go on from the prompt's end, and its tokens see the prompt and themselves alone, so that each
 state is what it would be in a row of its own. With short responses to long prompts this is nearly K times
-less work for K candidates. Models that take no such mask (recurrent layers, a sliding window, some
+less work for K candidates. Models that take no such mask (recurrent layers, positions from the mask, some
 attention kernels) get a row for each response instead; `probe_capabilities` finds out, by trying.
 """
 
@@ -37,11 +37,19 @@ class SharedPrefixBatch:
     segment_ids: Tensor  # (M,) the response that each is of, counted from 0 over the batch
 
 
-def build_batch(groups: Sequence[PromptResponses], model: Model, pad: int) -> SharedPrefixBatch:
-    """The groups as rows, their prompts shared where the model can read them so and it is less work."""
+def build_batch(
+    groups: Sequence[PromptResponses], model: Model, pad: int, *, always_share: bool = False
+) -> SharedPrefixBatch:
+    """The groups as rows, their prompts shared where the model can read them so and it is less work.
+
+    `always_share` shares them whatever the work, for a trial.
+    """
     device = next(model.parameters()).device
     rows: Sequence[PromptResponses] = [row for group in groups for row in one_row_each(group)]
-    if getattr(model, "reads_shared_prefix", False):
+    longest_row = getattr(model, "longest_shared_row", None) or longest(groups)
+    if always_share:
+        rows = groups
+    elif getattr(model, "reads_shared_prefix", False) and longest(groups) <= longest_row:
         # All or none: a few long rows would pad every row of the others to their length.
         width = int(model.config.get_text_config().hidden_size)
         rows = min(rows, groups, key=lambda some: cost_of(len(some), longest(some), width))

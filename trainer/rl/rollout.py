@@ -146,12 +146,13 @@ def sample_together(
 @contextmanager
 def generating(policy: Policy) -> Iterator[None]:
     """The policy with its cache: layers that compute activations twice in training keep none."""
-    training = policy.training
+    modules = [module for module in policy.modules() if module.training]
     policy.eval()
     try:
         yield
     finally:
-        policy.train(training)
+        for module in modules:
+            module.training = True
 
 
 def cut_to_longest(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
+from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes, load_optimizer_state, wants_shards
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.lora import adapters_off, base_state
@@ -157,6 +158,8 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         rollout, figures = self.training_step(prompts)
+        if step == 1 and not self.config.reference:
+            check_identity("the first KL of a response", figures["kl"], 0.0, self.config)
         if self.heldout_rewards is not None:
             scores, _ = self.score(prompts, rollout, self.heldout_rewards)
             figures["heldout_score"] = float(scores.mean())

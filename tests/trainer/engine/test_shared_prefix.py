@@ -128,18 +128,20 @@ def test_rows_are_filled_with_every_item_once_and_never_too_full(lengths: list[i
     assert sum(sum(lengths[item] for item in row) <= 25 for row in rows) <= 1
 
 
-def test_a_model_with_a_sliding_window_gets_a_row_for_each_response(tmp_path: Any) -> None:
+def test_rows_longer_than_a_models_window_are_not_shared() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, sliding_window=4,
+        num_attention_heads=2, num_key_value_heads=2, sliding_window=40,
     )  # fmt: skip
     model = capabilities.probe_capabilities(MistralForCausalLM(config).eval())
-    assert not model.reads_shared_prefix
-    batch = shared_prefix.build_batch([([3, 4, 5], [[6, 2], [7, 2]])], model, 0)
-    assert len(batch.ids) == 2
+    assert model.longest_shared_row == 40
+    fits = shared_prefix.build_batch([([3] * 30, [[6, 2], [7, 2]])], model, 0)
+    assert len(fits.ids) == 1
+    longer = shared_prefix.build_batch([([3] * 37, [[6, 2], [7, 2]])], model, 0)
+    assert len(longer.ids) == 2
 
 
 def test_a_model_that_scales_its_logits_is_projected_by_itself() -> None:
