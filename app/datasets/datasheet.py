@@ -9,6 +9,8 @@ from app.datasets.format import RankingEntry, RankingLine
 from app.datasets.schemas import SPLITS
 from app.projects.models import Guideline, Project
 
+EARLIER = "Of strict pairs whose shown order is known, the candidate shown earlier"
+
 
 @dataclass
 class Tally:
@@ -24,7 +26,15 @@ class Tally:
     # Of pairs judged by two raters, how many they judged alike.
     met: int = 0
     agreed: int = 0
-    # Of strict pairs, how often the candidate shown earlier, or the longer one, was preferred.
+    # Of rankings: whose shown order, blindness, moment and duration are known.
+    ordered: int = 0
+    blind: int = 0
+    not_blind: int = 0
+    timed: int = 0
+    measured: int = 0
+    # Of strict pairs, how often the candidate shown earlier (where the order is known), or the longer one,
+    # was preferred.
+    earlier_known: int = 0
     earlier_won: int = 0
     longer_won: int = 0
     unequal_length: int = 0
@@ -33,7 +43,8 @@ class Tally:
         """Count a line of rankings."""
         self.prompts[split] += 1
         self.rankings[split] += len(line["rankings"])
-        self.keep_gaps += sum(ranking["keep_gaps"] for ranking in line["rankings"])
+        for ranking in line["rankings"]:
+            self._count_provenance(ranking)
         lengths = {each["id"]: len(each["text"]) for each in line["candidates"]}
         for each in line["candidates"]:
             self.policies[each["policy"] or "unknown"] += 1
@@ -47,6 +58,14 @@ class Tally:
             for sign, again in combinations(signs, 2):
                 self.met += 1
                 self.agreed += sign == again
+
+    def _count_provenance(self, ranking: RankingEntry) -> None:
+        self.keep_gaps += ranking["keep_gaps"]
+        self.ordered += ranking["presented"] is not None
+        self.blind += ranking["blind"] is True
+        self.not_blind += ranking["blind"] is False
+        self.timed += ranking["timed"]
+        self.measured += ranking["seconds"] is not None
 
     def _count_pair(
         self,
@@ -62,7 +81,9 @@ class Tally:
         self.pairs += 1
         winner, loser = (one, other) if difference > 0 else (other, one)
         shown = ranking["presented"]
-        self.earlier_won += shown.index(winner) < shown.index(loser)
+        if shown is not None:
+            self.earlier_known += 1
+            self.earlier_won += shown.index(winner) < shown.index(loser)
         if lengths[winner] != lengths[loser]:
             self.unequal_length += 1
             self.longer_won += lengths[winner] > lengths[loser]
@@ -98,8 +119,7 @@ Content hash `{content_hash}`.
 
 ## What it is
 
-Rankings of model responses to prompts, by raters who saw the responses blind, in an order drawn for each
-of them. {project.description}
+Rankings of model responses to prompts. {project.description}
 
 | split | prompts | rankings |
 | --- | ---: | ---: |
@@ -113,6 +133,13 @@ in one split only, by a hash of its text.
 Raters by kind: {people}. Their names are pseudonyms, stable within this project.
 {rules}
 
+## How they rated
+
+Nothing is claimed here of a ranking that does not say it itself; of those that were made elsewhere, often
+nothing is known.
+
+{_provenance(tally)}
+
 ## Who wrote the responses
 
 {policies or "Nobody yet."}
@@ -120,7 +147,7 @@ Raters by kind: {people}. Their names are pseudonyms, stable within this project
 ## Agreement and known biases
 
 - {_share("Two raters who judged the same pair agreed", tally.agreed, tally.met)}
-- {_share("Of strict pairs, the candidate shown earlier was preferred", tally.earlier_won, tally.pairs)}
+- {_share(f"{EARLIER} was preferred", tally.earlier_won, tally.earlier_known)}
 - {_share("Of pairs of unequal length, the longer was preferred", tally.longer_won, tally.unequal_length)}
 
 A figure far from 50 % in the last two hints at a bias of position or length, or at a real preference that
@@ -137,6 +164,22 @@ def _share(sentence: str, part: int, whole: int) -> str:
     if whole == 0:
         return f"{sentence}: no such pairs."
     return f"{sentence} in {part:,} of {whole:,} cases ({100 * part / whole:.1f} %)."
+
+
+def _provenance(tally: Tally) -> str:
+    total = sum(tally.rankings.values())
+    if total == 0:
+        return "There are no rankings."
+    unknown = total - tally.blind - tally.not_blind
+    return "\n".join(
+        [
+            f"- Given blind, without seeing who wrote what: {tally.blind:,} of {total:,} rankings; "
+            f"not blind: {tally.not_blind:,}; not known: {unknown:,}.",
+            f"- The order in which the responses were shown is known of {tally.ordered:,} of {total:,}.",
+            f"- When it was judged is known of {tally.timed:,} of {total:,}; how long it took, of "
+            f"{tally.measured:,}.",
+        ]
+    )
 
 
 def _guidelines(newest: Guideline | None) -> str:

@@ -22,7 +22,8 @@ SCHEMA: dict[str, dict[str, str]] = {
         "rankings": "list of {rater: string (pseudonym), ranks: {candidate id: integer, 1 is best, "
         "equal ranks are ties}, strength: integer or null, keep_gaps: boolean, axes: {name: number}, "
         "flags: list of string, rationale: string or null, presented: list of candidate ids in the order "
-        "shown, seconds: number or null, weight: number}",
+        "shown, or null where that is not known, blind: boolean, or null where that is not known, timed: "
+        "boolean, seconds: number or null, weight: number}",
     },
     "comparisons": {
         "prompt": MESSAGES,

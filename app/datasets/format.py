@@ -24,7 +24,10 @@ class RankingEntry(TypedDict):
     axes: dict[str, object]
     flags: Sequence[str]
     rationale: str | None
-    presented: list[str]
+    # None in the next two: not known.
+    presented: list[str] | None
+    blind: bool | None
+    timed: bool
     seconds: float | None
     weight: float
 

@@ -55,7 +55,11 @@ def ranking_line(
                 "axes": ranking.axes,
                 "flags": ranking.flags,
                 "rationale": ranking.rationale,
-                "presented": [str(each) for each in ranking.presented],
+                "presented": None
+                if ranking.presented is None
+                else [str(each) for each in ranking.presented],
+                "blind": ranking.blind,
+                "timed": ranking.timed,
                 "seconds": ranking.seconds,
                 "weight": 1.0,
             }

@@ -145,7 +145,9 @@ async def store(
                 project_id=project.id,
                 task_id=work.task_id,
                 rater_id=rater.id,
-                presented=ids,
+                # It was asked about pairs, each both ways round, and told no names: no order was shown.
+                blind=True,
+                timed=True,
                 content=Content(
                     ranks=dict(zip(ids, judgement.ranks, strict=True)),
                     rationale=judgement.rationale[:LONGEST_RATIONALE],

@@ -136,8 +136,9 @@ async def _open_tasks(
                 project_id=project.id,
                 task_id=task_id,
                 rater_id=raters[row.rater].id,
-                content=Content(ranks=ranks, keep_gaps=row.keep_gaps),
-                presented=ids,
+                content=Content(ranks=ranks, seconds=row.seconds, keep_gaps=row.keep_gaps),
+                presented=[ids[each] for each in row.presented] if row.presented else None,
+                blind=row.blind,
                 imported=True,
             )
         )

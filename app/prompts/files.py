@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, NoReturn, cast
 
 from app.errors import InvalidInput, TooLarge
 from app.prompts.limits import DEEPEST, MOST_COLUMNS, Limits, bound, check_parquet, rows_at_once
-from app.prompts.parse import FieldError, PromptRow, Row, RowError, parse_row
+from app.prompts.parse import OF_A_RANKING, FieldError, PromptRow, Row, RowError, parse_row
 
 if TYPE_CHECKING:
     import pyarrow
@@ -221,7 +221,7 @@ def _cell(name: str, cell: object) -> object:
         cell.encode()
     except UnicodeEncodeError:
         raise FieldError(name, "is not UTF-8") from None
-    structured = name in ("candidates", "ranks", "metadata", "priority", "gold", "keep_gaps")
+    structured = name in ("candidates", "ranks", "metadata", "priority", "gold", *OF_A_RANKING)
     if structured or (name in ("prompt", "chosen", "rejected") and cell.lstrip().startswith("[{")):
         try:
             return load(cell.strip().encode())

@@ -17,9 +17,12 @@ from app.prompts.transcripts import split_pair
 ROLES = ("system", "user", "assistant")
 FIELDS = frozenset(
     {"prompt", "id", "candidates", "ranks", "gold", "rater", "priority", "metadata"}
-    | {"chosen", "rejected", "keep_gaps"}
+    | {"chosen", "rejected", "keep_gaps", "presented", "blind", "seconds"}
 )
+# What goes with a rater's ranks alone.
+OF_A_RANKING = ("keep_gaps", "presented", "blind", "seconds")
 MOST_CANDIDATES = 9
+MOST_SECONDS = 7 * 86_400
 DEFAULT_RATER = "imported"
 
 
@@ -44,6 +47,11 @@ class PromptRow:
     rater: str | None = None
     # The margins of the ranks are by their own distance, not by dense ranks.
     keep_gaps: bool = False
+    # How the ranking came about, as far as the sender knows: the candidates' indexes in the order shown,
+    # whether the rater did not see who wrote them, how long it took.
+    presented: list[int] | None = None
+    blind: bool | None = None
+    seconds: float | None = None
     priority: int = 0
     metadata: dict[str, object] = field(default_factory=dict)
 
@@ -75,13 +83,21 @@ class Common(TypedDict):
     metadata: dict[str, object]
 
 
-class Ranks(TypedDict, total=False):
+class Provenance(TypedDict, total=False):
+    """How the ranking came about, as far as the sender knows, and how its margins count."""
+
+    keep_gaps: bool
+    presented: list[int] | None
+    blind: bool | None
+    seconds: float | None
+
+
+class Ranks(Provenance, total=False):
     """The ranking that a row brings, if it brings one."""
 
     ranks: list[int]
     gold: bool
     rater: str | None
-    keep_gaps: bool
 
 
 class FieldError(Exception):
@@ -149,11 +165,9 @@ def _ranking(row: Row, count: int) -> Ranks:
     gold = row.get("gold", False)
     if not isinstance(gold, bool):
         raise FieldError("gold", "must be true or false")
-    keep_gaps = row.get("keep_gaps", False)
-    if not isinstance(keep_gaps, bool):
-        raise FieldError("keep_gaps", "must be true or false")
-    if keep_gaps and (gold or "ranks" not in row):
-        raise FieldError("keep_gaps", "is only for a rater's ranks")
+    for name in OF_A_RANKING:
+        if name in row and (gold or "ranks" not in row):
+            raise FieldError(name, "is only for a rater's ranks")
     rater = row.get("rater")
     if rater is not None:
         rater = _text("rater", rater, 200)
@@ -172,8 +186,35 @@ def _ranking(row: Row, count: int) -> Ranks:
         raise FieldError("ranks", "no candidate has rank 1, the best")
     if not gold and rater is None:
         raise FieldError("rater", "ranks need a rater, or gold: true")
-    rater = None if gold else rater
-    return {"ranks": list(ranks), "gold": gold, "rater": rater, "keep_gaps": keep_gaps}
+    return {
+        "ranks": list(ranks),
+        "gold": gold,
+        "rater": None if gold else rater,
+        **_provenance(row, count),
+    }
+
+
+def _provenance(row: Row, count: int) -> Provenance:
+    for name in ("keep_gaps", "blind"):
+        if not isinstance(row.get(name, False), bool):
+            raise FieldError(name, "must be true or false")
+    presented, seconds = row.get("presented"), row.get("seconds")
+    if presented is not None and (
+        not isinstance(presented, list)
+        or not all(type(each) is int for each in presented)
+        or sorted(presented) != list(range(count))
+    ):
+        raise FieldError("presented", f"must hold each index from 0 to {count - 1} once")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | None):
+        raise FieldError("seconds", "must be a number")
+    if seconds is not None and not 0 <= seconds <= MOST_SECONDS:
+        raise FieldError("seconds", f"must be between 0 and {MOST_SECONDS:,}")
+    return {
+        "keep_gaps": row.get("keep_gaps") is True,
+        "presented": presented,
+        "blind": None if row.get("blind") is None else row["blind"] is True,
+        "seconds": None if seconds is None else float(seconds),
+    }
 
 
 def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
@@ -206,6 +247,7 @@ def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
         candidates=[CandidateRow(text) for text in texts],
         ranks=[1, 2],
         rater=rater,
+        **_provenance(row, 2),
         **fields,
     )
 

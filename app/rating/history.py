@@ -44,7 +44,7 @@ async def list_own_rankings(
 ) -> list[OwnRanking]:
     """A rater's own rankings, the newest first."""
     rows = await queries.list_own_rankings(session, rater.id, limit=limit, offset=offset)
-    ids = [candidate for ranking, _, _, _ in rows for candidate in ranking.presented]
+    ids = [candidate for ranking, _, _, _ in rows for candidate in ranking.candidate_ids]
     texts = await queries.list_texts(session, ids)
     return [own_ranking(*row, texts) for row in rows]
 
@@ -54,7 +54,7 @@ async def get_own_ranking(session: AsyncSession, rater: User, ranking_id: uuid.U
     row = await queries.get_own_ranking(session, rater.id, ranking_id)
     if row is None:
         raise NotFound("You have no such ranking", field="ranking")
-    texts = await queries.list_texts(session, row[0].presented)
+    texts = await queries.list_texts(session, row[0].candidate_ids)
     return own_ranking(*row, texts)
 
 
@@ -66,9 +66,9 @@ def own_ranking(
     texts: Mapping[uuid.UUID, str],
 ) -> OwnRanking:
     """A ranking as its rater may see it again."""
-    letters = dict(zip(ranking.presented, LETTERS, strict=False))
+    letters = dict(zip(ranking.candidate_ids, LETTERS, strict=False))
     ranked = sorted(
-        (ranking.ranks[str(each)], letters[each], texts[each]) for each in ranking.presented
+        (ranking.ranks[str(each)], letters[each], texts[each]) for each in ranking.candidate_ids
     )
     until = ranking.created_at + timedelta(seconds=project.edit_seconds)
     return OwnRanking(

@@ -155,7 +155,12 @@ class Ranking(Base):
     rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     # {candidate_id: rank}; 1 is best, equal ranks are ties.
     ranks: Mapped[dict[str, int]] = mapped_column(JSONB)
-    presented: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    # The candidates in the order in which the rater saw them; None where that is not known.
+    presented: Mapped[list[uuid.UUID] | None] = mapped_column(ARRAY(Uuid))
+    # Whether they did not see who wrote what; None where that is not known.
+    blind: Mapped[bool | None]
+    # Whether `created_at` is when it was judged, and not just when it came in.
+    timed: Mapped[bool] = mapped_column(default=False, server_default="false")
     axes: Mapped[JsonObject]
     flags: Mapped[list[str]] = mapped_column(ARRAY(String(64)), default=list, server_default="{}")
     # Of two candidates, how much better the one is: 1 slightly, 2, 3 much. None where nobody was asked.
@@ -171,6 +176,11 @@ class Ranking(Base):
     imported: Mapped[bool] = mapped_column(default=False, server_default="false")
     created_at: Mapped[CreatedAt]
     revised_at: Mapped[Moment | None]
+
+    @property
+    def candidate_ids(self) -> list[uuid.UUID]:
+        """Its candidates: in the order shown, or by their ids where that is not known."""
+        return self.presented or sorted(uuid.UUID(each) for each in self.ranks)
 
     __table_args__ = (
         UniqueConstraint("task_id", "rater_id"),

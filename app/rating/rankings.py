@@ -49,7 +49,10 @@ class NewRanking:
     rater_id: uuid.UUID
     # Of those who were asked here; imports and models have none.
     assignment_id: uuid.UUID | None = None
-    presented: Sequence[uuid.UUID]
+    # How it came about: what is not known stays None, and nothing is claimed of it.
+    presented: Sequence[uuid.UUID] | None = None
+    blind: bool | None = None
+    timed: bool = False
     content: Content
     guideline_version: int = 0
     surplus: bool = False
@@ -109,6 +112,8 @@ _COLUMNS = _CONTENT | {
     "rater_id": "uuid",
     "assignment_id": "uuid",
     "presented": "uuid[]",
+    "blind": "boolean",
+    "timed": "boolean",
     "guideline_version": "int",
     "surplus": "boolean",
     "imported": "boolean",

@@ -32,7 +32,7 @@ async def get_answered(session: AsyncSession, ranking_id: uuid.UUID, rater: User
     row = await assignments.find_contents(session, ranking.assignment_id, rater.id)
     if row is None:
         raise no_such_assignment()
-    one, other = (ranking.ranks[str(each)] for each in ranking.presented[:2])
+    one, other = (ranking.ranks[str(each)] for each in ranking.candidate_ids[:2])
     sign = (one < other) - (one > other)
     draft = {
         "ranks": ranking.ranks,
@@ -75,6 +75,8 @@ async def submit_ranking(
             assignment_id=assignment_id,
             rater_id=rater.id,
             presented=assignment.presented,
+            blind=True,
+            timed=True,
             guideline_version=assignment.guideline_version,
             surplus=surplus,
             content=_content(given),

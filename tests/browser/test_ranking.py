@@ -113,7 +113,7 @@ async def test_ranking_with_the_mouse_by_dragging(
     await expect(page.locator(".recap:has(.badge) .order")).to_have_text("C > A = D > B")
     (ranking,) = await stored(session, rater)
     assert ranking.ranks == {ids["C"]: 1, ids["A"]: 2, ids["D"]: 2, ids["B"]: 3}
-    assert [str(each) for each in ranking.presented] == [ids[letter] for letter in "ABCD"]
+    assert [str(each) for each in ranking.candidate_ids] == [ids[letter] for letter in "ABCD"]
     pairs = await session.scalar(
         select(func.count()).select_from(Comparison).where(Comparison.ranking_id == ranking.id)
     )

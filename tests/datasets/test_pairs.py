@@ -78,7 +78,7 @@ async def read_by_hand(session: AsyncSession, project: Project) -> Pairs:
     pairs: Pairs = Counter()
     for ranking in await session.scalars(select(Ranking).where(Ranking.project_id == project.id)):
         rater = pseudonym(project.pseudonym_salt, ranking.rater_id)
-        for one, other in itertools.permutations(ranking.presented, 2):
+        for one, other in itertools.permutations(ranking.candidate_ids, 2):
             low, high = ranking.ranks[str(one)], ranking.ranks[str(other)]
             # Dense ranks: of the steps between the two, those on which some candidate stands.
             steps = {rank for rank in ranking.ranks.values() if low < rank <= high}

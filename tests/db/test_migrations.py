@@ -267,6 +267,32 @@ def test_tokens_keep_what_they_could_and_none_can_do_more_after_a_way_back(engin
     assert left == [("ends", False), ("narrow", False), ("old", True)]
 
 
+def test_of_imported_rankings_a_migration_makes_nothing_up(engine: Engine) -> None:
+    step(engine, command.upgrade, "0010")
+    with engine.connect() as connection:
+        fill(connection)
+        connection.exec_driver_sql(
+            "UPDATE rankings SET presented = ARRAY(SELECT id FROM candidates ORDER BY id)"
+        )
+        connection.commit()
+    one = "SELECT cardinality(presented), blind, timed FROM rankings"
+    for change, known in (
+        ("imported = true", (None, None, False)),
+        ("imported = false", (None, True, True)),  # a model's: it came by no assignment
+        ("assignment_id = (SELECT id FROM assignments)", (2, True, True)),
+    ):
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"UPDATE rankings SET {change}")
+            connection.commit()
+        step(engine, command.upgrade, "0011")
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql(one).one() == known
+        step(engine, command.downgrade, "0010")
+        with engine.connect() as connection:
+            back = connection.exec_driver_sql("SELECT cardinality(presented) FROM rankings")
+            assert back.scalar() == 2
+
+
 def test_the_queues_own_tables_are_not_ours_to_compare() -> None:
     assert not is_ours(None, "procrastinate_jobs", "table", False, None)
     assert is_ours(None, "rankings", "table", False, None)

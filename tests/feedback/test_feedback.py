@@ -21,6 +21,7 @@ from app.feedback.runner import TooManyFailures, give_feedback
 from app.feedback.service import Report
 from app.policies.models import Backend
 from app.projects.models import Project
+from app.prompts.models import Candidate
 from app.quality.service import get_leaderboard, get_quality
 from app.rating.assign import lease_next_task
 from app.rating.models import Comparison, Ranking, Task
@@ -86,6 +87,17 @@ async def judge(
     )
 
 
+async def ranks_in_order(session: AsyncSession, ranking: Ranking) -> list[int]:
+    """A ranking's ranks in the order of its task's candidates."""
+    ids = await session.scalars(
+        select(Candidate.id)
+        .join(Task, Task.prompt_id == Candidate.prompt_id)
+        .where(Task.id == ranking.task_id)
+        .order_by(Candidate.position)
+    )
+    return [ranking.ranks[str(each)] for each in ids]
+
+
 @pytest.mark.parametrize("model", ["judge", "judge-word"])
 async def test_rankings_follow_what_the_model_likes_whether_it_tells_chances_or_a_word(
     sessions: SessionMaker, settings: Settings, chat: ChatServer, principles: Path, model: str
@@ -97,7 +109,9 @@ async def test_rankings_follow_what_the_model_likes_whether_it_tells_chances_or_
     assert len(chat.requests) - before == 3 * 12  # six pairs, both ways round
     async with sessions() as session:
         for ranking in await session.scalars(select(Ranking)):
-            assert [ranking.ranks[str(each)] for each in ranking.presented] == [1, 4, 3, 2]
+            assert await ranks_in_order(session, ranking) == [1, 4, 3, 2]
+            # It was asked about pairs, both ways round: no order was shown.
+            assert (ranking.presented, ranking.blind, ranking.timed) == (None, True, True)
             assert "Principle: good" in (ranking.rationale or "")
             assert ranking.assignment_id is None
         assert await session.scalar(select(func.count()).select_from(Comparison)) == 3 * 6
@@ -246,6 +260,7 @@ async def test_a_model_of_this_machine_tells_its_own_chances(
     await judge(sessions, settings, project, principles)
     async with sessions() as session:
         (ranking,) = await session.scalars(select(Ranking))
+        ranks = await ranks_in_order(session, ranking)
     from app.prompts.models import Prompt
 
     async with sessions() as session:
@@ -265,7 +280,7 @@ async def test_a_model_of_this_machine_tells_its_own_chances(
         a, b = (tokenizer.convert_tokens_to_ids(label) for label in "AB")
         chances[order] = float(logits[[a, b]].softmax(0)[0])
     scores = scores_of(chances, 2)
-    assert [ranking.ranks[str(each)] for each in ranking.presented] == ranks_of(scores)
+    assert ranks == ranks_of(scores)
     assert f"{scores[0]:.2f}, {scores[1]:.2f}" in (ranking.rationale or "")
 
 

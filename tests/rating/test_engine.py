@@ -54,7 +54,8 @@ INVARIANTS = {
         WHERE a.state IN ('submitted', 'surplus') AND r.id IS NULL""",
     "a ranking without all its pairs": """
         SELECT r.id FROM rankings r LEFT JOIN comparisons c ON c.ranking_id = r.id
-        GROUP BY r.id HAVING count(c.*) <> cardinality(r.presented) * (cardinality(r.presented) - 1) / 2""",
+        GROUP BY r.id HAVING count(c.*) <>
+            (SELECT count(*) * (count(*) - 1) / 2 FROM jsonb_object_keys(r.ranks))""",
 }
 
 
