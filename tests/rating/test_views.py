@@ -128,7 +128,7 @@ async def test_a_response_that_cannot_be_rendered_says_that_its_source_is_shown(
 ) -> None:
     project = await create_project(session, candidates_per_task=2)
     page = await open_task(client, session, rater, project, ["_*" * 60_000, "*short one*"])
-    assert page.count("shown as its source") == 1
+    assert page.count("Shown as its source") == 1
     assert page.count('class="button quiet small view-button"') == 1
     assert "_*" * 60_000 in page
 

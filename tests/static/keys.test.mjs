@@ -18,6 +18,12 @@ test("digits choose, letters act whatever their case, and others are the browser
   for (const key of ["z", "Tab", "F5", "constructor", "٣"]) assert.equal(press(key), null, key);
 });
 
+test("V switches one response, with Shift all of them", () => {
+  assert.deepEqual(press("v"), { name: "view" });
+  assert.deepEqual(press("V", {}, { shiftKey: true }), { name: "views" });
+  assert.equal(press("v", { typing: true }), null);
+});
+
 test("arrows mark, and with Shift they move", () => {
   assert.deepEqual(press("ArrowDown"), { name: "step", by: 1 });
   assert.deepEqual(press("ArrowDown", {}, { shiftKey: true }), { name: "move", by: 1 });
