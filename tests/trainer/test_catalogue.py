@@ -34,7 +34,7 @@ def test_every_curve_of_a_run_has_its_figures_and_stands_in_the_report(
     reward = tmp_path / "reward"
     demonstrations = tmp_path / "demonstrations.jsonl"
     with demonstrations.open("w") as lines:
-        for line in rankings.open():
+        for line in rankings.read_text().splitlines():
             row = json.loads(line)
             turn = {"role": "assistant", "content": row["candidates"][0]["text"]}
             lines.write(json.dumps({"messages": [*row["messages"], turn]}) + "\n")
