@@ -211,13 +211,27 @@ async def _has_open_task(
 
 
 async def promote(session: AsyncSession, assignment_id: uuid.UUID, rater: User) -> uuid.UUID | None:
-    """Go on to the prefetched task: its id, or None where it is not held (any more)."""
+    """Go on to the prefetched task: its id, or None where it is not held (any more).
+
+    It may have been fetched long ago: one that the rater would not be given now is given back.
+    """
     try:
         async with session.begin_nested():
             held = await slots.promote(session, assignment_id, rater.id)
     except IntegrityError:  # another window was quicker
         return None
-    return assignment_id if held else None
+    if not held:
+        await slots.release_prefetched(session, assignment_id, rater.id)
+        return None
+    return assignment_id
+
+
+async def is_waiting(
+    session: AsyncSession, project: Project, assignment_id: uuid.UUID, rater: User
+) -> bool:
+    """Whether this is the rater's prefetched task, whose turn has not come as far as is known here."""
+    holding = await slots.find_holding(session, project.id, rater.id)
+    return holding.prefetched == assignment_id
 
 
 async def _get_held(
@@ -227,7 +241,8 @@ async def _get_held(
     contents = await assignments.find_contents(session, assignment_id, rater.id)
     if contents is None or contents.state not in OPEN:
         return None
-    lease = lease_of(contents)
+    lease = replace(lease_of(contents), guideline_version=project.guideline_version)
+    await slots.note_shown_under(session, assignment_id, project.guideline_version)
     if not lease.expired:
         return lease
     end = await slots.renew(session, assignment_id, project.lease_seconds)

@@ -42,6 +42,7 @@ class OwnAssignment(NamedTuple):
     guideline_version: int
     qualification: bool
     slug: str
+    newest_version: int
     axes: list[Scale]
     flags: list[KnownFlag]
     qualification_tasks: int
@@ -70,7 +71,8 @@ _CONTENTS = text(f"""
 _ASSIGNMENT = text("""
     SELECT assignment.id, assignment.task_id, assignment.project_id, assignment.state,
            assignment.presented, assignment.guideline_version, assignment.qualification,
-           project.slug, project.axes, project.flags, project.qualification_tasks,
+           project.slug, project.guideline_version AS newest_version, project.axes,
+           project.flags, project.qualification_tasks,
            project.qualification_accuracy
     FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
     WHERE assignment.id = :id AND assignment.rater_id = :rater_id

@@ -11,6 +11,7 @@ from app.rating.schemas import RankingIn
 from app.web.errors import from_pydantic
 from app.web.language import gettext as _
 
+DIGITS = re.compile("[0-9]{1,9}")
 RANKS = frozenset("123456789")
 PREFERENCES = frozenset(("3", "2", "1", "0", "-1", "-2", "-3"))
 
@@ -127,6 +128,8 @@ def read_form(form: FormData) -> RankingIn:
                 "rationale": _text(form.get("rationale")),
                 "rewrite": _lines(form.get("rewrite")),
                 "seconds": form.get("seconds") or None,
+                "guideline_version": _whole(form.get("guideline_version")),
+                "questions": form.get("questions") or None,
             }
         )
 
@@ -150,6 +153,11 @@ def read_preference(form: FormData) -> tuple[dict[str, int], int | None]:
     preference = int(str(given))
     first, second = (1, 2) if preference > 0 else (2, 1) if preference < 0 else (1, 1)
     return {pair[0]: first, pair[1]: second}, abs(preference) or None
+
+
+def _whole(value: object) -> object:
+    # A number as a form sends it; the model says what is wrong with anything else.
+    return int(value) if isinstance(value, str) and DIGITS.fullmatch(value) else value or None
 
 
 def _lines(value: object) -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Generic, NamedTuple, TypeVar
 
-from app.errors import InvalidInput
-from app.rating.schemas import KnownFlag, RankingIn, Scale
+from app.errors import Conflict, InvalidInput
+from app.rating.schemas import KnownFlag, RankingIn, Scale, hash_questions
 
 # Candidates by their ids, as UUIDs in the database or as text in an export.
 Key = TypeVar("Key")
@@ -81,6 +81,26 @@ def check_ranks(ranks: Mapping[uuid.UUID, int], candidates: Sequence[uuid.UUID])
             )
     if min(ranks.values()) != 1:
         raise InvalidInput("no candidate has rank 1, the best", field="ranks")
+
+
+def check_screen(
+    given: RankingIn, axes: Sequence[Scale], flags: Sequence[KnownFlag], newest_version: int
+) -> None:
+    """Hold what the sender says was on the screen against the project.
+
+    Raises Conflict where its questions are others by now: a score on an old scale would be stored as one on
+    the new. Guidelines may have a newer version: the ranking is of the one that was read.
+    """
+    if given.questions is not None and given.questions != hash_questions(axes, flags):
+        raise Conflict(
+            "The project's questions have changed since this task was shown; look at it again and submit "
+            "it once more",
+            field="questions",
+        )
+    if given.guideline_version is not None and given.guideline_version > newest_version:
+        raise InvalidInput(
+            f"the newest guidelines are version {newest_version}", field="guideline_version"
+        )
 
 
 class Pair(NamedTuple, Generic[Key]):

@@ -28,7 +28,7 @@ from app.rating.forms import (
     restore_line_ends,
 )
 from app.rating.judgement import LETTERS, NONE_IS_GOOD
-from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut
+from app.rating.schemas import Feedback, Lease, OwnRanking, RankingOut, hash_questions
 from app.rating.submit import get_answered, revise_ranking, submit_ranking
 from app.web.language import gettext as _
 from app.web.markdown import Views, view_texts
@@ -228,11 +228,35 @@ async def prefetch(
     session: Session,
     rater: Rater,
     current: Annotated[uuid.UUID, Form()],
+    guideline_version: Annotated[int | None, Form(ge=0, le=1_000_000)] = None,
+    questions: Annotated[str | None, Form(max_length=64)] = None,
 ) -> Response:
-    """The task after the one that is on the page, held for when that is done; 204 where there is none."""
+    """The task after the one that is on the page, held for when that is done; 204 where there is none.
+
+    The one on the page may have been prefetched itself, under other rules. Where something has come before
+    it since (new guidelines, other questions, a pause, the test), the answer is what the page has to show
+    in its stead, and says so by a header. A task in hand is finished under what was on the screen.
+    """
     project = await get_project(session, slug)
-    await assign.promote(session, current, rater)
-    if await qualification.get_version_read(session, project, rater) < project.guideline_version:
+    unread = (
+        await qualification.get_version_read(session, project, rater) < project.guideline_version
+    )
+    if await assign.is_waiting(session, project, current, rater):
+        outdated = (
+            unread
+            or guideline_version not in (None, project.guideline_version)
+            or questions not in (None, hash_questions(project.axes, project.flags))
+        )
+        # One that waits on has another task in hand before it: in another window, or refused.
+        if outdated or not (
+            await assign.promote(session, current, rater)
+            or await assign.is_waiting(session, project, current, rater)
+        ):
+            page = await _take_next(session, project, rater)
+            answer = render(request, "rating/workspace.html", page)
+            answer.headers["Plackett-Replaces"] = str(current)
+            return answer
+    if unread:
         await session.commit()
         return Response(status_code=204)  # the new rules come first
     lease = await assign.lease_next_task(session, project, rater, prefetch=True)

@@ -90,6 +90,7 @@ class LockedRanking(NamedTuple):
     rewrite: str | None
     scales: list[Scale]
     known_flags: list[KnownFlag]
+    newest_version: int
     qualification: bool
     open: bool
 
@@ -168,6 +169,7 @@ _LOCK_OWN = text("""
     SELECT ranking.id, ranking.presented, ranking.ranks, ranking.strength, ranking.axes,
            ranking.flags, ranking.rationale, ranking.rewrite,
            project.axes AS scales, project.flags AS known_flags,
+           project.guideline_version AS newest_version,
            assignment.qualification,
            ranking.created_at + make_interval(secs => project.edit_seconds)
                > statement_timestamp() AS open

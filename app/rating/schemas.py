@@ -1,5 +1,7 @@
 """The shapes of rating at the edge: leases, rankings, progress."""
 
+import hashlib
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +56,12 @@ class KnownFlag(TypedDict):
     label: NotRequired[str]
 
 
+def hash_questions(axes: Sequence[Scale], flags: Sequence[KnownFlag]) -> str:
+    """What a project asks beside the order, as one word: another once an axis or a flag changes."""
+    text = json.dumps([list(axes), list(flags)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Shown:
     """A candidate as a rater sees it: it does not tell which policy wrote it."""
@@ -81,6 +89,11 @@ class Lease:
     qualification: bool = False
     expired: bool = False
 
+    @property
+    def questions(self) -> str:
+        """Its axes and flags as one word: a ranking sends back to which of them it is the answer."""
+        return hash_questions(self.axes, self.flags)
+
 
 class CandidateOut(BaseModel):
     """A candidate, through the API."""
@@ -101,6 +114,9 @@ class LeaseOut(BaseModel):
     candidates: list[CandidateOut]
     axes: list[dict[str, object]]
     flags: list[dict[str, object]]
+    # What a ranking may send back, so that it is held against what was shown.
+    guideline_version: int
+    questions: str
 
     @classmethod
     def of(cls, lease: Lease) -> "LeaseOut":
@@ -113,6 +129,8 @@ class LeaseOut(BaseModel):
             candidates=[CandidateOut.model_validate(each) for each in lease.candidates],
             axes=[dict(axis) for axis in lease.axes],
             flags=[dict(flag) for flag in lease.flags],
+            guideline_version=lease.guideline_version,
+            questions=lease.questions,
         )
 
 
@@ -131,6 +149,9 @@ class RankingIn(Input):
     rationale: Words | None = None
     rewrite: Words | None = None
     seconds: float | None = Field(default=None, ge=0, le=7 * 86_400, allow_inf_nan=False)
+    # What was on the screen, where the sender knows: the guidelines' version, and the axes and flags.
+    guideline_version: int | None = Field(default=None, ge=0, le=1_000_000, strict=True)
+    questions: Word | None = None
 
     @model_validator(mode="before")
     @classmethod

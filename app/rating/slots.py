@@ -169,16 +169,43 @@ _RENEW = text(f"""
     RETURNING expires_at
 """)
 
+# What a new lease is held against, a prefetched one is held against when its turn comes: a project that was
+# paused meanwhile, a test that has to be passed first, a task that asks fewer raters by now.
 _PROMOTE = text("""
     UPDATE assignments
     SET prefetched = false, leased_at = statement_timestamp(),
-        guideline_version = project.guideline_version,
         expires_at = statement_timestamp() + make_interval(secs => project.lease_seconds)
-    FROM projects AS project
+    FROM projects AS project, tasks AS task
     WHERE assignments.id = :id AND assignments.rater_id = :rater_id
       AND assignments.state = 'leased' AND assignments.prefetched
-      AND project.id = assignments.project_id
+      AND project.id = assignments.project_id AND NOT project.paused
+      AND (project.qualification_tasks = 0
+           OR EXISTS (SELECT FROM qualifications
+                      WHERE project_id = project.id AND rater_id = :rater_id
+                        AND state = 'passed'))
+      AND task.id = assignments.task_id AND assignments.slot <= task.overlap
     RETURNING assignments.id
+""")
+
+_RELEASE_PREFETCHED = text("""
+    WITH held AS (
+        SELECT assignment.id
+        FROM tasks AS task JOIN assignments AS assignment ON assignment.task_id = task.id
+        WHERE assignment.id = :id AND assignment.rater_id = :rater_id
+          AND assignment.state = 'leased' AND assignment.prefetched
+        FOR NO KEY UPDATE OF task, assignment
+    ), ended AS (
+        UPDATE assignments SET state = 'expired', slot = NULL, prefetched = false
+        FROM held WHERE assignments.id = held.id
+        RETURNING assignments.task_id
+    )
+    UPDATE tasks SET open_slots = LEAST(open_slots + 1, overlap)
+    FROM ended WHERE tasks.id = ended.task_id
+""")
+
+_SHOWN_UNDER = text("""
+    UPDATE assignments SET guideline_version = :version
+    WHERE id = :id AND guideline_version <> :version
 """)
 
 _FINISH_LEASE = text("""
@@ -280,12 +307,26 @@ async def renew(
 
 
 async def promote(session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID) -> bool:
-    """Make a prefetched lease the rater's present one; False where it is none.
+    """Make a prefetched lease the rater's present one; False where it is none, or a gate is shut.
 
     May raise IntegrityError where they hold another.
     """
     values = {"id": assignment_id, "rater_id": rater_id}
     return await session.scalar(_PROMOTE, values) is not None
+
+
+async def release_prefetched(
+    session: AsyncSession, assignment_id: uuid.UUID, rater_id: uuid.UUID
+) -> None:
+    """Give a prefetched lease back, as if it had run out: it may come to the rater again later."""
+    await session.execute(_RELEASE_PREFETCHED, {"id": assignment_id, "rater_id": rater_id})
+
+
+async def note_shown_under(
+    session: AsyncSession, assignment_id: uuid.UUID, guideline_version: int
+) -> None:
+    """A lease is handed out (again) under this version of the guidelines."""
+    await session.execute(_SHOWN_UNDER, {"id": assignment_id, "version": guideline_version})
 
 
 async def finish_lease(session: AsyncSession, assignment_id: uuid.UUID) -> bool:

@@ -9,7 +9,7 @@ from app.accounts.models import User
 from app.errors import Conflict, NotFound
 from app.rating import assignments, qualification, slots
 from app.rating.assign import OPEN, lease_of, no_such_assignment
-from app.rating.judgement import check_ranking
+from app.rating.judgement import check_ranking, check_screen
 from app.rating.models import AssignmentState, Ranking
 from app.rating.rankings import (
     Content,
@@ -55,7 +55,8 @@ async def submit_ranking(
     """Store a ranking and its comparisons. The same again changes nothing and answers the same.
 
     Raises NotFound for somebody else's assignment, InvalidInput naming what is wrong, Conflict where
-    another ranking of this assignment is stored or it was skipped. A ranking that comes after its
+    another ranking of this assignment is stored, it was skipped, or the project's questions are others than
+    those that were on the screen. A ranking that comes after its
     lease ran out takes a free slot, or is kept as a surplus one: never dropped.
     """
     assignment = await assignments.find_assignment(session, assignment_id, rater.id)
@@ -63,6 +64,7 @@ async def submit_ranking(
         raise no_such_assignment()
     surplus = None
     if assignment.state in OPEN:
+        check_screen(given, assignment.axes, assignment.flags, assignment.newest_version)
         check_ranking(given, assignment.presented, assignment.axes, assignment.flags)
         surplus = await _finish(session, assignment_id, assignment.task_id)
     if surplus is None:
@@ -77,7 +79,9 @@ async def submit_ranking(
             presented=assignment.presented,
             blind=True,
             timed=True,
-            guideline_version=assignment.guideline_version,
+            guideline_version=assignment.guideline_version
+            if given.guideline_version is None
+            else given.guideline_version,
             surplus=surplus,
             content=_content(given),
         ),
@@ -129,6 +133,7 @@ async def revise_ranking(
         raise NotFound("You have no such ranking", field="ranking")
     if not own.open or own.qualification:
         raise Conflict("This ranking can no longer be changed", field="ranking")
+    check_screen(given, own.scales, own.known_flags, own.newest_version)
     check_ranking(given, own.presented, own.scales, own.known_flags)
     if not _says_the_same(own, given):
         await revise_locked_ranking(session, ranking_id, _content(given))

@@ -14,7 +14,7 @@ import { draftKey } from "./store.js";
  * @property {string} project the address of its project
  */
 /** @typedef {"stored" | "refused" | "waiting"} Outcome refused: the server's answer is final */
-/** @typedef {{ refuse: (reason: string) => void }} Asker */
+/** @typedef {{ refuse: (reason: string, field?: string) => void }} Asker */
 /**
  * @typedef {object} Listener
  * @property {(stored: Stored) => void} onStored
@@ -23,13 +23,13 @@ import { draftKey } from "./store.js";
  * @property {() => void} onEmpty
  */
 
-/** Why the server said no.
+/** Why the server said no, and what it is about.
  * @param {Response} answer
- * @returns {Promise<string>}
+ * @returns {Promise<{ reason: string, field?: string }>}
  */
 export async function readProblem(answer) {
   const problem = await answer.json().catch(() => ({}));
-  return problem.detail || problem.title || String(answer.status);
+  return { reason: problem.detail || problem.title || String(answer.status), field: problem.place };
 }
 
 export class Outbox {
@@ -106,9 +106,9 @@ export class Outbox {
       this.listener.onWaiting(this.list().length, signedOut);
       return "waiting";
     }
-    const reason = await readProblem(answer);
+    const { reason, field } = await readProblem(answer);
     this.forget(entry);
-    if (asker) asker.refuse(reason);
+    if (asker) asker.refuse(reason, field);
     else this.listener.onRefused(entry, reason);
     return "refused";
   }

@@ -16,6 +16,7 @@ import { say } from "./words.js";
  * @typedef {object} Listener
  * @property {(entry: Entry, task: Task) => void} onSubmit
  * @property {(task: Task) => void} onSkip
+ * @property {(task: Task) => void} onOutdated the project asks other questions by now
  */
 
 export class Task {
@@ -239,12 +240,14 @@ export class Task {
 
   /** The server said no: nothing is lost, the rater decides.
    * @param {string} reason
+   * @param {string} [field] what it is about
    */
-  refuse(reason) {
+  refuse(reason, field) {
     this.sent = false;
     get("#submit", this.root, HTMLButtonElement).disabled = false;
     this.note(say("refused", { reason }));
     announce(say("refused", { reason }));
+    if (field === "questions" && !this.changing) this.listener.onOutdated(this);
   }
 
   /**
@@ -260,7 +263,7 @@ export class Task {
       local.drop(draftKey(this.id));
       this.listener.onSkip(this);
     } else {
-      this.note(answer ? say("refused", { reason: await readProblem(answer) }) : say("kept_here"));
+      this.note(answer ? say("refused", await readProblem(answer)) : say("kept_here"));
     }
   }
 }

@@ -1,6 +1,6 @@
 // @ts-check
 // From one task to the next: the one on the page, the one prefetched, and rankings on their way.
-import { find, get, getToken } from "../shared/dom.js";
+import { find, get, getField, getToken } from "../shared/dom.js";
 import { Outbox } from "./outbox.js";
 import { local } from "./store.js";
 import { Task } from "./task.js";
@@ -60,6 +60,7 @@ export class Tasks {
     this.current = new Task(root, {
       onSubmit: (entry, task) => this.submit(entry, task),
       onSkip: (task) => this.advance(task),
+      onOutdated: (task) => this.presentNext(task),
     });
     this.current.mark(this.current.marked);
     get("#timer").textContent = formatClock(this.current.seconds);
@@ -112,10 +113,22 @@ export class Tasks {
     const { current } = this;
     // Until the server has the ranking before it, the task on the page is still the prefetched one.
     if (!current || current.changing || this.outbox.list().length) return;
-    const body = new URLSearchParams({ current: current.id, csrf_token: getToken(current.form.element) });
+    const form = current.form.element;
+    const body = new URLSearchParams({
+      current: current.id,
+      csrf_token: getToken(form),
+      guideline_version: getField(form, "guideline_version").value,
+      questions: getField(form, "questions").value,
+    });
     const answer = await fetch(`${current.project}/prefetch`, { method: "POST", body }).catch(() => null);
-    if (!answer || answer.status !== 200 || this.current !== current) return;
-    this.prefetched = readWorkspace(await answer.text());
+    if (this.current !== current || current.sent) return;
+    // No rater any more, or another one: the page itself says what is the matter.
+    if (answer?.status === 403) location.assign(current.project);
+    if (answer?.status !== 200 || answer.redirected) return;
+    const workspace = readWorkspace(await answer.text());
+    // The task on the page was fetched under other rules than those that hold by now: these come first.
+    if (answer.headers.has("Plackett-Replaces") && workspace) this.present(workspace);
+    else this.prefetched = workspace;
   }
 
   /** Go on from a task that is done.

@@ -428,15 +428,41 @@ async def test_new_guidelines_are_read_once_before_the_next_task(
     await prefetched(page)
     await publish_guidelines(session, project, "# Rules\n\nBe *kind*.")
     await session.commit()
-    for _ in range(2):  # the task in hand, and the one that was fetched under the old rules
-        for key in ("1", "2", "3", "4", "Enter"):
-            await page.keyboard.press(key)
-        await expect(page.locator("#workspace:has(#submit[disabled])")).to_have_count(0)
+    for key in ("1", "2", "3", "4", "Enter"):  # the task in hand
+        await page.keyboard.press(key)
+    # The one that was fetched under the old rules waits until the new ones are read.
     await expect(page.locator(".reading")).to_contain_text("Be kind")
     await page.get_by_role("button", name="I have read them").click()
     await expect(page.locator(".card")).to_have_count(4)
     await page.reload()
     await expect(page.locator(".card")).to_have_count(4)
+    for key in ("1", "2", "3", "4", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".recap .badge")).to_be_visible()
+    assert [each.guideline_version for each in await stored(session, rater)] == [1, 2]
+
+
+async def test_changed_questions_are_asked_again_and_nothing_typed_is_lost(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=1)
+    axis = {"name": "clarity", "question": "Clear?", "min": 1, "max": 5, "per": "best"}
+    values = {"axes": [axis]}
+    await session.execute(update(Project).where(Project.id == project.id).values(values))
+    await session.commit()
+    await page.locator("#rationale").evaluate("box => { box.closest('details').open = true; }")
+    await page.fill("#rationale", "because")
+    await page.locator(".card").first.focus()
+    for key in ("1", "2", "3", "4", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.get_by_text("Clear?")).to_be_visible()
+    await expect(page.locator("#rationale")).to_have_value("because")
+    await page.locator("input[name=axis-clarity][value='4']").check(force=True)
+    await page.locator(".card").first.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".recap .badge")).to_be_visible()
+    (ranking,) = await stored(session, rater)
+    assert (ranking.axes, ranking.rationale) == ({"clarity": 4}, "because")
 
 
 async def test_the_test_comes_first_and_tells_how_each_answer_compares(
