@@ -2,7 +2,8 @@
 
     python bench/rating.py                      cycles a second and latencies, 16 raters and one
     python bench/rating.py --scale              lease time at 1,000,000 open tasks beside 1,000; plans
-    python bench/rating.py --kill               kill -9 of an app process, restarts of PostgreSQL
+    python bench/rating.py --kill               kill -9, restarts, SIGTERM in every state, a database that
+                                                is away for a minute, a full disk, two demos at once
     python bench/rating.py --compare ../other   runs of this checkout and another in turn (same schema)
 
 A PostgreSQL of its own (the embedded one, durable as in production) or, with DATABASE_URL, a database of
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ import psycopg
 from app.db.engine import libpq_url
 from app.db.migrate import migrate
 from app.settings import CHECKOUT
+from bench.drills import Size, run_drills, went_wrong
 from bench.kill import drill
 from bench.load import measure, middle
 from bench.machine import tell, wait_for_quiet
@@ -179,15 +182,11 @@ def main() -> int:
             )
             answer["targets"] = targets(lease_ratio_1m_to_1k=answer["lease_ratio"])
         elif wanted.kill:
-            answer = drill(
-                url,
-                folder,
-                tasks=wanted.tasks or 100_000,
-                raters=wanted.raters,
-                workers=wanted.workers,
-                seconds=wanted.seconds,
-                words=wanted.words,
+            size = Size(
+                wanted.tasks or 100_000, wanted.raters, wanted.workers, wanted.seconds, wanted.words
             )
+            answer = drill(url, folder, **asdict(size))
+            answer["drills"] = run_drills(url, folder, size)
         else:
             answer = throughput(url, folder, wanted)
         answer["machine"] = {
@@ -198,7 +197,8 @@ def main() -> int:
         }
     print(json.dumps(answer, indent=2))
     wrong = broken(answer["checks"]) or answer["unexpected"] or answer.get("sequential_scans")
-    return 1 if wrong else 0
+    failed = [name for name, figures in answer.get("drills", {}).items() if went_wrong(figures)]
+    return 1 if wrong or failed else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,20 +14,17 @@ import httpx
 from app.db.embedded import EmbeddedServer
 from app.db.postmaster import Postmaster, find_postmaster
 from app.settings import CHECKOUT
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from simulation.served import free_port
 
 
 class Running:
     """A `plackett` command at work."""
 
-    def __init__(self, words: list[str], folder: Path, **environment: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self, words: list[str], folder: Path, *, port: int = 0, **environment: str
+    ) -> None:
+        self.port = port or free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         folder.mkdir(parents=True, exist_ok=True)
         given = {name: text for name, text in os.environ.items() if name != "DATABASE_URL"}
@@ -81,9 +77,11 @@ class Running:
 
 
 @contextmanager
-def running(words: list[str], folder: Path, **environment: str) -> Iterator[Running]:
+def running(
+    words: list[str], folder: Path, *, port: int = 0, **environment: str
+) -> Iterator[Running]:
     """A command, gone at the end with everything that it started."""
-    it = Running(words, folder, **environment)
+    it = Running(words, folder, port=port, **environment)
     try:
         yield it
     finally:

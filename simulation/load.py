@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
 from app.db.engine import libpq_url
 from app.settings import CHECKOUT
-from simulation.served import Served
 from simulation.stage import K, Stage
 
 RATERS = CHECKOUT / "simulation" / "raters.py"
@@ -44,8 +43,16 @@ CHECKS = {
 }
 
 
+class Answering(Protocol):
+    """Whatever has the application's address."""
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+
+
 def start_raters(
-    stage: Stage, served: Served, tokens: Sequence[str], **times: Any
+    stage: Stage, served: Answering, tokens: Sequence[str], **times: Any
 ) -> subprocess.Popen[str]:
     """The load, at work in a process of its own."""
     plan = {"address": served.address, "slug": stage.slug, "tokens": list(tokens), **times}

@@ -59,8 +59,9 @@ async def test_one_id_goes_from_a_request_to_its_job_and_its_trainer(
         token = await accounts.create_api_token(session, user, name="test")
         await session.commit()
     headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "from-the-caller"}
-    environment = {"DATABASE_URL": fresh_database, "PLACKETT_LOG_FORMAT": "json"}
-    with running(["serve"], tmp_path, **environment) as it:
+    with running(
+        ["serve"], tmp_path, DATABASE_URL=fresh_database, PLACKETT_LOG_FORMAT="json"
+    ) as it:
         it.is_ready()
         address = f"http://127.0.0.1:{it.port}/api/v1/projects"
         made = httpx.post(address, json={"slug": "p", "name": "P"}, headers=headers)
