@@ -117,7 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(UnderPrefix, prefix=settings.root_path)
     app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
-    install_error_handlers(app)
+    install_error_handlers(app, identify)
     # FastAPI's own way to another description is to put a function in the place of its own.
     app.openapi = describe(app, session_cookie=SESSION_COOKIE)  # type: ignore[method-assign]
     app.include_router(health.router)

@@ -34,7 +34,6 @@ class SignInPage(PageContext):
 
     next_address: str
     email: str = ""
-    error: NotSignedIn | TooManyTries | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,6 @@ class AccountPage(PageContext):
     scopes: Sequence[tuple[Scope, str]]
     lifetimes: Sequence[tuple[int | None, str]]
     new_token: str | None = None
-    error: PlackettError | None = None
 
 
 def _local(address: str) -> str:

@@ -30,7 +30,6 @@ class PeoplePage(PageContext):
     me: User
     # Shown once: (whose, address).
     link: tuple[str, str] | None = None
-    error: PlackettError | None = None
 
 
 async def _people_page(

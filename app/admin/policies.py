@@ -25,7 +25,6 @@ class PoliciesPage(PageContext):
 
     rows: Sequence[tuple[Policy, str | None, Sequence[str]]]
     values: Mapping[str, object]
-    error: PlackettError | None = None
 
 
 async def _policies_page(

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 
 from app.accounts.guards import Admin, Session
 from app.admin.tabs import TABS, ProjectPage
-from app.errors import PlackettError
+from app.errors import InvalidInput, PlackettError
 from app.generation.service import enqueue_waiting
 from app.policies import queries as policy_queries
 from app.policies import service as policies
@@ -56,7 +56,6 @@ class SettingsPage(PageContext):
     spare: int
     guidelines: Sequence[Guideline]
     views: Views
-    error: PlackettError | None = None
 
 
 @router.get("/admin/projects")
@@ -80,8 +79,7 @@ async def create(request: Request, session: Session, admin: Admin) -> Response:
     """Make a project from the form."""
     values = read_settings(await request.form())
     try:
-        with from_pydantic():
-            wanted = ProjectIn.model_validate(values)
+        wanted = read_wanted(values)
         project = await service.create_project(session, wanted, actor=admin.id)
         await policies.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
     except PlackettError as error:
@@ -170,22 +168,39 @@ async def change(request: Request, slug: str, session: Session, admin: Admin) ->
     project = await service.get_project(session, slug)
     values = read_settings(await request.form()) | {"slug": slug}
     try:
-        with from_pydantic():
-            wanted = ProjectIn.model_validate(values)
+        wanted = read_wanted(values)
         await service.update_project(session, project, wanted, actor=admin.id)
         chosen = [await policies.get_policy(session, name) for name in wanted.policies]
         serving = await policy_queries.list_project_policies(session, project.id)
         if {policy.id for policy in chosen} != {policy.id for policy in serving}:
             await policies.set_project_policies(session, project, chosen, actor=admin.id)
+            await enqueue_waiting(session, project.id)  # prompts may have waited for a policy
     except PlackettError as error:
         await session.rollback()
         project = await service.get_project(session, slug)
         return await _settings_page(request, session, project, values, error=error)
     await session.commit()
-    # The generation page queues whatever waits for a policy.
-    return see_other(
-        request, f"/admin/projects/{slug}/generation", notice="The settings are saved."
-    )
+    return see_other(request, f"/admin/projects/{slug}/settings", notice="The settings are saved.")
+
+
+# What the form asks for in other units than it is stored in.
+UNITS = {
+    "lease_seconds": "must be between 1 second and 10,080 minutes (a week)",
+    "edit_seconds": "must be between 0 and 10,080 minutes (a week)",
+    "gold_rate": "must be between 0 and 100 %",
+    "qualification_accuracy": "must be between 0 and 100 %",
+}
+
+
+def read_wanted(values: Mapping[str, object]) -> ProjectIn:
+    """The settings that the form asks for. Raises InvalidInput, in the form's units."""
+    try:
+        with from_pydantic():
+            return ProjectIn.model_validate(values)
+    except InvalidInput as error:
+        if error.field in UNITS:
+            raise InvalidInput(UNITS[error.field], field=error.field) from None
+        raise
 
 
 def read_settings(form: FormData) -> dict[str, object]:
@@ -224,7 +239,7 @@ def read_settings(form: FormData) -> dict[str, object]:
 
 
 def _seconds(minutes: object) -> object:
-    return int(float(str(minutes)) * 60) if _is_number(str(minutes)) else minutes
+    return round(float(str(minutes)) * 60) if _is_number(str(minutes)) else minutes
 
 
 def _share(percent: object) -> object:

@@ -42,7 +42,6 @@ class PromptsPage(ProjectPage):
     states: Sequence[PromptState]
     words: str
     report: ImportReport | None = None
-    error: PlackettError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,6 @@ class ExportsPage(PageContext):
     kinds: Mapping[Kind, str]
     shares: Mapping[str, int]
     values: Mapping[str, object]
-    error: PlackettError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +141,27 @@ async def create_from_form(
     return see_other(request, f"/research/exports/{export.id}")
 
 
+def read_shares(percents: Sequence[str]) -> list[float]:
+    """Shares that add up to 1, from per cents: 66.7, 16.7 and 16.7 are two thirds and two sixths.
+
+    Raises ValueError for what is no number, and InvalidInput for a sum further from 100 than rounding to
+    the digits given explains.
+    """
+    given = [float(percent) for percent in percents]
+    total = sum(given)
+    decimals = max(len(percent.strip().partition(".")[2]) for percent in percents)
+    # Whole numbers were not rounded from anything: those add up.
+    allowed = 0.5 * len(given) * 10.0**-decimals if decimals else 0.0
+    if not abs(total - 100) <= allowed + 1e-9:
+        raise InvalidInput(f"must add up to 100 %, and come to {total:g} %", field="split")
+    return [share / total for share in given]
+
+
 def _from_form(values: ExportForm) -> ExportIn:
     try:
-        given = (values["train"], values["validation"], values["test"])
-        shares = {name: float(share) / 100 for name, share in zip(SPLITS, given, strict=True)}
+        shares = read_shares([values["train"], values["validation"], values["test"]])
     except ValueError:
-        raise InvalidInput("the shares must be numbers, in per cent", field="split") from None
+        raise InvalidInput("must be numbers, in per cent", field="split") from None
     filters = {
         "kinds": values["kinds"],
         "min_rankings": values["min_rankings"],
@@ -159,7 +173,7 @@ def _from_form(values: ExportForm) -> ExportIn:
             {
                 "name": values["name"],
                 "filters": filters,
-                "split": {**shares, "seed": values["seed"]},
+                "split": {**dict(zip(SPLITS, shares, strict=True)), "seed": values["seed"]},
             }
         )
 

@@ -49,7 +49,6 @@ class RunsPage(PageContext):
     need_reward: Sequence[str]
     writes: Mapping[str, str]
     values: Mapping[str, str]
-    error: PlackettError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

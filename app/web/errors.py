@@ -1,7 +1,7 @@
 """The tree of errors, rendered once: a problem document, a page, or an htmx fragment."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -13,8 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +28,7 @@ from app.logs import get_request_id, name_request
 from app.settings import Settings
 from app.web.addresses import loggable_path
 from app.web.language import gettext
+from app.web.people import get_person
 from app.web.templates import PageContext, render
 
 log = structlog.get_logger(__name__)
@@ -170,7 +172,21 @@ class LastResort:
             await answer(scope, receive, send)
 
 
-def install_error_handlers(app: FastAPI) -> None:
+Identify = Callable[[Request, AsyncSession], Awaitable[None]]
+
+
+async def recognise(request: Request, identify: Identify) -> None:
+    """Who asks for an address that no route has, so that the page keeps their navigation."""
+    if wants_json(request) or get_person(request) is not None:
+        return
+    try:
+        async with request.app.state.sessions() as session:
+            await identify(request, session)
+    except (SQLAlchemyError, OSError):
+        log.warning("nobody was recognised for a page that is not there")
+
+
+def install_error_handlers(app: FastAPI, identify: Identify) -> None:
     """Make every error that can leave a route come out in one shape."""
 
     @app.exception_handler(PlackettError)
@@ -196,6 +212,7 @@ def install_error_handlers(app: FastAPI) -> None:
         )
         if error.status_code == 404:
             ours.message = f"No page or call has the address {request.url.path}"
+            await recognise(request, identify)
         answer = respond(request, ours)
         answer.headers.update(error.headers or {})  # which methods there are, for one
         return answer

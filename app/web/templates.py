@@ -12,10 +12,12 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import StrictUndefined
 from markupsafe import Markup, escape
 
+from app.errors import PlackettError
 from app.settings import CHECKOUT, Settings
 from app.web.addresses import OwnAddresses, at, get_prefix
 from app.web.assets import asset_url, bundle_url, vendor_url
 from app.web.csrf import csrf_token, set_csrf_cookie
+from app.web.fields import is_wrong, tell, tell_of
 from app.web.language import get_language, gettext, list_languages, ngettext
 from app.web.people import get_person
 
@@ -28,6 +30,8 @@ class PageContext:
     """What every page's template gets; a page's own class adds its fields."""
 
     title: str
+    # What was wrong with the form that was sent: its field is marked.
+    error: PlackettError | None = None
 
 
 def moment(value: datetime | None) -> Markup:
@@ -104,6 +108,8 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     )
     environment.filters.update(moment=moment, number=number)
     environment.filters.update(badge=badge, attributes=attributes)
+    environment.filters.update(told=tell)
+    environment.globals.update(is_wrong=is_wrong, tell_of=tell_of)
     # For texts that come from a variable: `_` would take a percent sign in them for a place to fill.
     environment.filters.update(translated=gettext)
     return templates

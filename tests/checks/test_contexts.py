@@ -33,6 +33,8 @@ def read_names(template: str, environment: Environment = ENVIRONMENT) -> set[str
     # What is set outside of a block or inside of a condition, jinja2.meta takes for a name of the context.
     own = {node.target for node in tree.find_all(nodes.Import)}
     own |= {node.name for node in tree.find_all(nodes.Macro)}
+    for node in tree.find_all(nodes.FromImport):
+        own |= {name if isinstance(name, str) else name[1] for name in node.names}
     targets = [node.target for node in tree.find_all(nodes.Assign)]
     targets += [node.target for node in tree.find_all(nodes.AssignBlock)]
     for target in targets:
@@ -54,8 +56,9 @@ def compare(context: type[PageContext], templates: set[str], environment: Enviro
         names = read_names(template, environment)
         wrong += [f"{template} reads {name}" for name in sorted(names - given)]
         read |= names
-    # A fragment has no head to show its title in.
-    return wrong + [f"nothing reads {name}" for name in sorted(given - read - {"title"})]
+    # A fragment has no head to show its title in, nor a form to mark a field of.
+    shared = {field.name for field in fields(PageContext)}
+    return wrong + [f"nothing reads {name}" for name in sorted(given - read - shared)]
 
 
 def list_values(node: ast.expr, function: ast.AST) -> list[ast.expr]:
