@@ -12,14 +12,13 @@ GONE = "…"
 KEYS = "PLACKETT_KEY_"
 SHORTEST_KEY = 8  # what is shorter would blacken ordinary words
 
+# A repetition is bounded where another could begin inside it: a line of megabytes must take no minute.
 PATTERNS = (
     re.compile(r"(\bplk_)[\w-]{16,}"),  # an API token
     re.compile(r"(/sign-in/)[\w-]{16,}"),  # a sign-in link
     re.compile(r"((?:Bearer|Basic) )[\w.~+/=-]{8,}", re.IGNORECASE),
-    re.compile(
-        r"(\b[a-z][a-z0-9+]*://[^\s/:@\"']*:)[^\s/@\"']+(?=@)", re.IGNORECASE
-    ),  # user:password@
-    re.compile(r"(\bpassword\s*=\s*)[^\s,;)\"']+", re.IGNORECASE),  # libpq's way to write one
+    re.compile(r"(://[^\s/:@\"']{0,100}:)[^\s/@\"']{1,200}(?=@)"),  # user:password@
+    re.compile(r"(\bpassword\s?=\s?'?)[^\s,;)\"']+", re.IGNORECASE),  # libpq's way to write one
     re.compile(r"(\bplackett_(?:session|csrf)=)[\w.-]+"),
 )
 
