@@ -20,6 +20,7 @@ from app.prompts.parse import OF_A_RANKING, FieldError, PromptRow, Row, RowError
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 # Every way that unpacking can find a gzip file cut off or altered.
 GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -168,21 +169,19 @@ def _read_parquet(file: IO[bytes], limits: Limits) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
+    number = unpacked = 0
     try:
         table = pyarrow.parquet.ParquetFile(file)
         check_parquet(table.metadata, limits)
-        names = table.schema_arrow
-        if len(names) > MOST_COLUMNS:
-            raise TooLarge(f"has {len(names)} columns; {MOST_COLUMNS} are the most", field="file")
-        if max((_depth(each.type) for each in names), default=0) > DEEPEST:
-            raise InvalidInput(f"is nested deeper than {DEEPEST}", field="file")
-        for group in range(table.metadata.num_row_groups):
-            size = rows_at_once(table.metadata.row_group(group), table.metadata.num_columns)
-            for batch in table.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield _from_cells(record, number, limits)
+        _check_schema(table.schema_arrow)
+        for batch in _read_batches(table):
+            # What rows share counts once in what a file declares: here it counts for each of them.
+            unpacked += batch.nbytes
+            if unpacked > limits.file_bytes:
+                raise TooLarge(f"unpacks to more than {limits.file_bytes:,} bytes", field="file")
+            for record in batch.to_pylist():
+                number += 1
+                yield _from_cells(record, number, limits)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise InvalidInput(
@@ -190,11 +189,37 @@ def _read_parquet(file: IO[bytes], limits: Limits) -> Rows:
         ) from None
 
 
+def _read_batches(table: "pyarrow.parquet.ParquetFile") -> Iterator["pyarrow.RecordBatch"]:
+    """A few rows at a time, each with its own values where the file lets rows share them."""
+    import pyarrow
+
+    for group in range(table.metadata.num_row_groups):
+        size = rows_at_once(table.metadata.row_group(group), table.metadata.num_columns)
+        for batch in table.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
+            columns = [
+                each.dictionary_decode() if pyarrow.types.is_dictionary(each.type) else each
+                for each in batch.columns
+            ]
+            yield pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _check_schema(schema: "pyarrow.Schema") -> None:
+    if len(schema) > MOST_COLUMNS:
+        raise TooLarge(f"has {len(schema)} columns; {MOST_COLUMNS} are the most", field="file")
+    if max((_depth(each.type) for each in schema), default=0) > DEEPEST:
+        raise InvalidInput(f"is nested deeper than {DEEPEST}", field="file")
+
+
 def _depth(kind: "pyarrow.DataType", reached: int = 0) -> int:
     """How many structures a column's type has inside of each other."""
+    import pyarrow
+
     if reached > DEEPEST or not kind.num_fields:
         return reached
-    return max(_depth(kind.field(each).type, reached + 1) for each in range(kind.num_fields))
+    inside = [kind.field(each).type for each in range(kind.num_fields)]
+    if any(pyarrow.types.is_dictionary(each) for each in inside):
+        raise InvalidInput("holds a dictionary inside of a structure", field="file")
+    return max(_depth(each, reached + 1) for each in inside)
 
 
 def _from_cells(

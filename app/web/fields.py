@@ -13,6 +13,7 @@ ASKED_AS = {
     "lease_seconds": "lease_minutes",
     "edit_seconds": "edit_minutes",
     "gold_rate": "gold_percent",
+    "split": "train",  # the first of three
     "qualification_accuracy": "qualification_percent",
 }
 
