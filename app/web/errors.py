@@ -27,6 +27,7 @@ from app.inputs import describe
 from app.logs import get_request_id, name_request
 from app.settings import Settings
 from app.web.addresses import loggable_path
+from app.web.fields import tell
 from app.web.language import gettext
 from app.web.people import get_person
 from app.web.templates import PageContext, render
@@ -51,13 +52,15 @@ class ErrorPage(PageContext):
     reference: str | None = None
 
 
-def problem(error: PlackettError, *, reference: str | None = None) -> JSONResponse:
-    """The error as a problem document (RFC 9457)."""
+def problem(
+    error: PlackettError, *, reference: str | None = None, detail: str | None = None
+) -> JSONResponse:
+    """The error as a problem document (RFC 9457), with its message or `detail` for what it says."""
     body: dict[str, object] = {
         "type": f"urn:plackett:error:{error.code}",
         "title": error.title,
         "status": error.status,
-        "detail": error.message,
+        "detail": detail or error.message,
     }
     if error.field:
         body["place"] = error.field
@@ -79,7 +82,9 @@ def wants_json(request: Request) -> bool:
 def respond(request: Request, error: PlackettError, *, reference: str | None = None) -> Response:
     """The error, in the form that fits whoever asked."""
     if wants_json(request) and "hx-request" not in request.headers:
-        return problem(error, reference=reference)
+        # A page's script shows what it is told; a program has the field beside it.
+        script = not request.url.path.startswith("/api/")
+        return problem(error, reference=reference, detail=tell(error) if script else None)
     if isinstance(error, NotSignedIn):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         from urllib.parse import quote

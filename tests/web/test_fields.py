@@ -187,6 +187,24 @@ async def test_an_address_that_is_not_there_keeps_the_navigation(
         assert not JARGON.search(answer.text)
 
 
+async def test_a_pages_script_is_told_a_sentence_and_a_program_the_message(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    token = await sign_in(client, session, await create_user(session, Role.RATER))
+    headers = {HEADER: token, "Accept": "application/json", "Accept-Language": "de"}
+    address = f"/rate/assignments/{SOME_ID}"
+    form = {f"rank-{SOME_ID}": "1", "rationale": "x" * 100_001}
+    told = (await client.post(address, data=form, headers=headers)).json()
+    assert told["detail"] == "Die Begründung darf höchstens 100000 Zeichen haben."
+    assert told["place"] == "rationale"
+    call = f"/api/v1/assignments/{SOME_ID}/ranking"
+    body = {"ranks": {SOME_ID: 1}, "rationale": "x" * 100_001}
+    answer = (await client.put(call, json=body, headers={HEADER: token})).json()
+    assert (answer["place"], answer["detail"]) == (
+        *("rationale", "must have at most 100000 characters"),
+    )
+
+
 async def test_the_page_stays_there_without_a_database(app: FastAPI) -> None:
     from app.db.engine import create_engine, create_sessions
 
