@@ -83,6 +83,7 @@ def list_words() -> dict[str, str]:
         "signed_out": _("You are signed out. Sign in, and what waits here is sent."),
         "refused": _("Not stored: {reason}"),
         "look": _("Look at it"),
+        "discard": _("Discard it"),
         "back_to_it": _("Go back to it"),
         "best_first": _("Give a response the first place before you start from it"),
         "session": _("{count} in {time}"),

@@ -1,5 +1,6 @@
 // @ts-check
-// What is submitted waits here until the server has it, through reloads and lost lines.
+// What is submitted waits here until the server has it, through reloads and lost lines. A browser may be several
+// people's: each sees and sends their own; what the server refuses stays until its owner discards it.
 import { draftKey } from "./store.js";
 
 /** @import { Store } from "./store.js" */
@@ -12,6 +13,8 @@ import { draftKey } from "./store.js";
  * @property {string} body the form, encoded
  * @property {string} order for people
  * @property {string} project the address of its project
+ * @property {string} [owner] whose it is; entries of older pages do not say
+ * @property {string} [refused] why the server will not have it
  */
 /** @typedef {"stored" | "refused" | "waiting"} Outcome refused: the server's answer is final */
 /** @typedef {{ refuse: (reason: string, field?: string) => void }} Asker */
@@ -19,6 +22,7 @@ import { draftKey } from "./store.js";
  * @typedef {object} Listener
  * @property {(stored: Stored) => void} onStored
  * @property {(entry: Entry, reason: string) => void} onRefused its task is not on the page any more
+ * @property {() => void} onChanged what is kept here has changed
  * @property {(count: number, signedOut: boolean) => void} onWaiting
  * @property {() => void} onEmpty
  */
@@ -35,12 +39,14 @@ export async function readProblem(answer) {
 export class Outbox {
   /**
    * @param {object} parts
+   * @param {string} parts.owner who is signed in
    * @param {Store} parts.store
    * @param {(address: string, options: RequestInit) => Promise<Response>} parts.send
    * @param {() => string | undefined} parts.getToken
    * @param {Listener} parts.listener
    */
-  constructor({ store, send, getToken, listener }) {
+  constructor({ owner, store, send, getToken, listener }) {
+    this.owner = owner;
     this.store = store;
     this.send = send;
     this.getToken = getToken;
@@ -50,23 +56,56 @@ export class Outbox {
     this.isRetrying = false;
   }
 
-  /** @returns {Entry[]} */
-  list() {
+  /** Everybody's.
+   * @returns {Entry[]}
+   */
+  read() {
     return this.store.get("outbox") ?? [];
   }
 
-  /** Keep an entry; whether this browser does.
+  /** The owner's.
+   * @returns {Entry[]}
+   */
+  listOwn() {
+    return this.read().filter(({ owner }) => (owner ?? this.owner) === this.owner);
+  }
+
+  /** What the owner has to send. */
+  list() {
+    return this.listOwn().filter(({ refused }) => refused === undefined);
+  }
+
+  /** What the server has refused: the owner's to mend or discard. */
+  listRefused() {
+    return this.listOwn().filter(({ refused }) => refused !== undefined);
+  }
+
+  /** Keep an entry in the stead of the one of its task; whether this browser does.
    * @param {Entry} entry
    */
   keep(entry) {
-    return this.store.set("outbox", [...this.list().filter((each) => each.id !== entry.id), entry]);
+    const others = this.read().filter((each) => each.id !== entry.id);
+    return this.store.set("outbox", [...others, { ...entry, owner: this.owner }]);
   }
 
   /** @param {Entry} entry */
   forget(entry) {
-    const rest = this.list().filter((each) => each.id !== entry.id);
-    this.store.set("outbox", rest);
-    if (!rest.length) this.listener.onEmpty();
+    this.store.set(
+      "outbox",
+      this.read().filter((each) => each.id !== entry.id),
+    );
+    if (!this.list().length) this.listener.onEmpty();
+    this.listener.onChanged();
+  }
+
+  /** Keep what the server refused, but send it no more.
+   * @param {Entry} entry
+   * @param {string} reason
+   */
+  setAside(entry, reason) {
+    this.keep({ ...entry, refused: reason });
+    if (!this.list().length) this.listener.onEmpty();
+    this.listener.onChanged();
   }
 
   /** Send an entry, unless it is being sent.
@@ -107,7 +146,7 @@ export class Outbox {
       return "waiting";
     }
     const { reason, field } = await readProblem(answer);
-    this.forget(entry);
+    this.setAside(entry, reason);
     if (asker) asker.refuse(reason, field);
     else this.listener.onRefused(entry, reason);
     return "refused";

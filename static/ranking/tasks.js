@@ -4,7 +4,7 @@ import { find, get, getField, getToken } from "../shared/dom.js";
 import { Outbox } from "./outbox.js";
 import { local } from "./store.js";
 import { Task } from "./task.js";
-import { announce, tellNoneWaits, tellRefused, tellSending, tellStored, tellWaiting } from "./told.js";
+import { announce, showRefused, tellNoneWaits, tellRefused, tellSending, tellStored, tellWaiting } from "./told.js";
 import { formatClock, say } from "./words.js";
 
 /** @import { Entry } from "./outbox.js" */
@@ -22,6 +22,7 @@ export class Tasks {
     /** @type {HTMLElement | null} the workspace of the task after it, not on the page yet */
     this.prefetched = null;
     this.outbox = new Outbox({
+      owner: get("#told").dataset.rater ?? "",
       store: local,
       send: (address, options) => fetch(address, options),
       getToken: () => find("input[name=csrf_token]", document, HTMLInputElement)?.value,
@@ -31,7 +32,8 @@ export class Tasks {
           session.show();
           if (!this.prefetched) this.prefetch();
         },
-        onRefused: (entry, reason) => tellRefused(entry.order, reason, entry.project),
+        onRefused: tellRefused,
+        onChanged: () => this.showRefused(),
         onWaiting: tellWaiting,
         onEmpty: tellNoneWaits,
       },
@@ -46,12 +48,19 @@ export class Tasks {
     setInterval(() => this.outbox.list().length && this.retry(), RETRY_EVERY);
   }
 
+  /** Show what the server has refused, but for the task on the page: that has its own words for it. */
+  showRefused() {
+    const elsewhere = this.outbox.listRefused().filter(({ id }) => id !== this.current?.id);
+    showRefused(elsewhere, (entry) => this.outbox.forget(entry));
+  }
+
   /** Make the task of the workspace that is on the page now. */
   adopt() {
     const root = get("#workspace");
     this.current = null;
     this.prefetched = null;
     if (!root.dataset.assignment) {
+      this.showRefused();
       find("[autofocus]", root)?.focus();
       const form = find("#take", root, HTMLFormElement);
       if (form) this.takeFirst(root, form);
@@ -63,6 +72,7 @@ export class Tasks {
       onOutdated: (task) => this.presentNext(task),
     });
     this.current.mark(this.current.marked);
+    this.showRefused();
     get("#timer").textContent = formatClock(this.current.seconds);
     this.prefetch();
   }

@@ -1,8 +1,9 @@
 // @ts-check
 // What the page tells: to a screen reader's ear, and above the task what became of the rankings before it.
-import { at, create, find, get } from "../shared/dom.js";
+import { at, create, find, findAll, get } from "../shared/dom.js";
 import { say } from "./words.js";
 
+/** @import { Entry } from "./outbox.js" */
 /**
  * @typedef {object} Stored the server's answer to a ranking
  * @property {string} id
@@ -58,17 +59,28 @@ export function tellSending(order) {
   get("#told").prepend(create("p", { className: "recap muted" }, say("sending"), " ", createOrder(order)));
 }
 
-/** The server will not have it, and its task is not on the page any more.
- * @param {string} order
- * @param {string} reason
- * @param {string} project the address to go back to
+/** What the server will not have, and whose task is not on the page: kept until its owner discards it.
+ * @param {Entry[]} entries
+ * @param {(entry: Entry) => void} onDiscard
  */
-export function tellRefused(order, reason, project) {
-  const link = create("a", { href: project, textContent: say("back_to_it") });
-  const notice = create("p", { className: "notice bad" }, `${order}: ${say("refused", { reason })} `, link);
+export function showRefused(entries, onDiscard) {
+  for (const notice of findAll("#told .refused")) notice.remove();
+  for (const entry of entries) {
+    const link = create("a", { href: entry.project, textContent: say("back_to_it") });
+    const button = create("button", { type: "button", className: "button small", textContent: say("discard") });
+    button.addEventListener("click", () => onDiscard(entry));
+    const text = `${entry.order}: ${say("refused", { reason: entry.refused ?? "" })} `;
+    get("#told").append(create("p", { className: "notice bad refused" }, text, link, " ", button));
+  }
+}
+
+/** It has just come back.
+ * @param {Entry} entry
+ * @param {string} reason
+ */
+export function tellRefused(entry, reason) {
   find("#told .recap")?.remove();
-  get("#told").append(notice);
-  announce(notice.textContent ?? "");
+  announce(`${entry.order}: ${say("refused", { reason })}`);
 }
 
 /** Rankings wait: there is no line, or nobody is signed in.

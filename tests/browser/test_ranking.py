@@ -279,6 +279,68 @@ async def test_what_waits_to_be_sent_outlives_the_page_and_the_sign_in(
     assert sorted(ranking.ranks.values()) == [1, 1, 2, 2]
 
 
+async def test_on_a_shared_browser_everybody_sends_their_own(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=1, overlap=2)
+    await page.context.set_offline(True)
+    for key in ("1", "1", "2", "2", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".waiting")).to_be_visible()
+    await page.context.clear_cookies()
+    await page.context.set_offline(False)
+    other = await create_user(session, password=PASSWORD)
+    await session.commit()
+    session.expunge(other)
+    await sign_in(page, site, other.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    await page.get_by_role("button", name="I have read them").click()
+    await expect(page.locator(".card")).to_have_count(4)
+    for key in ("4", "3", "2", "1", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(".recap .badge")).to_be_visible()
+    # Nothing of the first rater's is seen, sent or lost.
+    await expect(page.locator(".waiting, .refused")).to_have_count(0)
+    assert await stored(session, rater) == []
+    assert len(await stored(session, other)) == 1
+    await page.context.clear_cookies()
+    await sign_in(page, site, rater.email)
+    await page.goto(f"{site.address}/rate/{project.slug}")
+    await expect(page.locator("#today")).to_have_text("1 today")
+    (ranking,) = await stored(session, rater)
+    assert sorted(ranking.ranks.values()) == [1, 1, 2, 2]
+
+
+async def test_what_is_refused_is_shown_until_its_owner_discards_it(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    project = await open_project(session, page, site, rater, tasks=3)
+    await prefetched(page)
+    await session.execute(update(Project).where(Project.id == project.id).values(axes=[]))
+    await session.commit()
+    for key in ("1", "1", "2", "2", "Enter"):  # the next one is on the page before the answer comes
+        await page.keyboard.press(key)
+    notice = page.locator(".refused")
+    await expect(notice).to_contain_text("questions have changed")
+    await page.reload()
+    await expect(page.locator(".card")).to_have_count(4)
+    # Its own task is on the page again, with all that was put down.
+    await expect(page.locator("#order")).to_contain_text("=")
+    await session.execute(
+        update(Assignment)
+        .where(Assignment.rater_id == rater.id, Assignment.prefetched.is_(False))
+        .values(state="skipped", slot=None)
+    )
+    await session.commit()
+    await page.reload()
+    await expect(notice).to_contain_text("questions have changed")
+    await notice.get_by_role("button", name="Discard it").click()
+    await expect(notice).to_have_count(0)
+    await page.reload()
+    await expect(page.locator(".card")).to_have_count(4)
+    await expect(notice).to_have_count(0)
+
+
 async def prefetched(page: Page) -> None:
     """Wait until the task after this one has come."""
     came = """() => performance.getEntriesByType("resource")

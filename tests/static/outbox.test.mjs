@@ -22,7 +22,7 @@ function answerWith(status, body = {}, redirected = false) {
 }
 
 /** An outbox, what it told, and what it sent; `answers` are taken one by one, an Error is a lost line. */
-function createOutbox(answers, shelf = createShelf()) {
+function createOutbox(answers, shelf = createShelf(), owner = "ann") {
   const told = [];
   const sent = [];
   const send = async (address, options) => {
@@ -36,8 +36,9 @@ function createOutbox(answers, shelf = createShelf()) {
     onRefused: (entry, reason) => told.push(["refused", entry.id, reason]),
     onWaiting: (count, signedOut) => told.push(["waiting", count, signedOut]),
     onEmpty: () => told.push(["empty"]),
+    onChanged: () => {},
   };
-  const outbox = new Outbox({ store: new Store(() => shelf), send, getToken: () => "token", listener });
+  const outbox = new Outbox({ owner, store: new Store(() => shelf), send, getToken: () => "token", listener });
   return { outbox, told, sent, shelf };
 }
 
@@ -65,7 +66,7 @@ test("without a line, with a server in trouble and signed out, it waits", async 
     const { outbox, told } = createOutbox([answer]);
     outbox.keep(ENTRY);
     assert.equal(await outbox.deliver(ENTRY), "waiting");
-    assert.deepEqual(outbox.list(), [ENTRY]);
+    assert.deepEqual(outbox.list(), [{ ...ENTRY, owner: "ann" }]);
     assert.deepEqual(told, [["waiting", 1, signedOut]]);
   }
 });
@@ -81,6 +82,48 @@ test("what the server refuses is told to its task, or on the page where that is 
   assert.equal(await outbox.deliver(OTHER), "refused");
   assert.deepEqual(told, [["empty"], ["empty"], ["refused", "a2", "gone"]]);
   assert.deepEqual(outbox.list(), []);
+});
+
+test("what the server refused is kept and sent no more, until its owner mends or discards it", async () => {
+  const refusal = answerWith(409, { detail: "others are asked" });
+  const { outbox, sent, shelf } = createOutbox([refusal, refusal, answerWith(200, { order: "A > B" })]);
+  outbox.keep(ENTRY);
+  outbox.keep(OTHER);
+  const nobody = () => null;
+  await outbox.retry(nobody, assert.fail);
+  await outbox.retry(nobody, assert.fail);
+  assert.equal(sent.length, 2);
+  const { outbox: later } = createOutbox([answerWith(200, { order: "A > B" })], shelf); // the page, loaded anew
+  assert.deepEqual(
+    later.listRefused().map(({ id, refused, body }) => [id, refused, body]),
+    [
+      ["a1", "others are asked", "x=1"],
+      ["a2", "others are asked", "x=1"],
+    ],
+  );
+  later.keep({ ...ENTRY, body: "x=2" }); // mended
+  assert.equal(await later.deliver(later.list()[0]), "stored");
+  later.forget(later.listRefused()[0]); // discarded
+  assert.deepEqual(later.read(), []);
+});
+
+test("an entry is its owner's: another neither sees nor sends nor loses it", async () => {
+  const shelf = createShelf();
+  const ann = createOutbox([new TypeError("no line"), answerWith(200, { order: "A > B" })], shelf);
+  ann.outbox.keep(ENTRY);
+  await ann.outbox.deliver(ENTRY);
+  const bob = createOutbox([answerWith(200, { order: "B > A" })], shelf, "bob");
+  assert.deepEqual([bob.outbox.list(), bob.outbox.listRefused()], [[], []]);
+  bob.outbox.keep(OTHER);
+  await bob.outbox.retry(() => null, assert.fail);
+  assert.deepEqual(
+    bob.sent.map(([address]) => address),
+    [OTHER.address],
+  );
+  assert.deepEqual(bob.told, [["empty"], ["stored", "B > A"]]);
+  await ann.outbox.retry(() => null, assert.fail);
+  assert.equal(ann.sent.length, 2);
+  assert.deepEqual(bob.outbox.read(), []);
 });
 
 test("one entry is sent once at a time, and kept once", async () => {
