@@ -26,7 +26,9 @@ export function prepareCards(task) {
     for (const tierButton of findAll(".place-button", card)) {
       tierButton.addEventListener("click", () => {
         const tier = Number(tierButton.dataset.place);
-        task.setTier(card, task.form.getTier(card) === tier ? 0 : tier);
+        // A second click takes the place away, but not one that has only moved up into a gap.
+        const isAgain = task.form.getTier(card) === tier && task.chosen.get(card) === tier;
+        task.setTier(card, isAgain ? 0 : tier);
       });
     }
     if (!task.form.isPair) makeDraggable(get(".card-head", card), card, listenToDrag(task, card));
@@ -102,10 +104,12 @@ export function showRanks(task) {
  */
 function showCard(card, rank, tier, isPair) {
   const letter = card.dataset.letter ?? "";
-  get(".place", card).textContent = rank && !isPair ? String(rank) : "";
+  // The place as it was chosen: on the badge, the buttons and the strip alike. It has no gaps once all have one.
+  const place = isPair ? rank : tier;
+  get(".place", card).textContent = tier ? String(tier) : "";
   card.classList.toggle("placed", rank > 0);
   card.classList.toggle("best", rank === 1);
-  const label = rank ? say("response", { letter, place: rank }) : say("response_unplaced", { letter });
+  const label = place ? say("response", { letter, place }) : say("response_unplaced", { letter });
   card.setAttribute("aria-label", label);
   for (const button of findAll(".place-button", card)) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.place) === tier));
@@ -147,8 +151,7 @@ export function describeTier({ cards, form }, card) {
   const others = equals.map((other) => other.dataset.letter).join(", ");
   const left = cards.filter((other) => !form.getTier(other)).length;
   const rest = left ? say("to_go", { count: left }) : say("all_placed");
-  const rank = form.listRanks()[cards.indexOf(card)];
-  return `${say(others ? "tied" : "place", { letter, place: rank, others })}. ${rest}`;
+  return `${say(others ? "tied" : "place", { letter, place: tier, others })}. ${rest}`;
 }
 
 /** Open a dialog of the page; the one with differences compares the marked response with the next.

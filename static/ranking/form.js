@@ -69,6 +69,13 @@ export class RankingForm {
     return this.isPair ? null : (this.cards.find((card) => !this.getTier(card)) ?? null);
   }
 
+  /** Once every card has a place, places are without gaps: what is shown is what is stored. */
+  closeGaps() {
+    if (this.isPair || !this.isComplete()) return;
+    const ranks = this.listRanks();
+    this.cards.forEach((card, index) => this.setTier(card, ranks[index]));
+  }
+
   isComplete() {
     return this.listRanks().every(Boolean);
   }

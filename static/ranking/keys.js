@@ -9,7 +9,7 @@
  * @property {boolean} onRadio the arrows choose among radio buttons
  * @property {boolean} inDialog a dialog is open
  */
-/** @typedef {Pick<KeyboardEvent, "key" | "ctrlKey" | "altKey" | "metaKey" | "shiftKey">} Key */
+/** @typedef {Pick<KeyboardEvent, "key" | "code" | "ctrlKey" | "altKey" | "metaKey" | "shiftKey">} Key */
 
 /** @type {Map<string, Action>} */
 const ACTIONS = new Map([
@@ -57,8 +57,41 @@ export function readKey(event, { typing, onControl, onRadio, inDialog }) {
  * @param {Key} event
  * @returns {Action | null}
  */
-function findAction({ key, shiftKey }) {
-  if (/^[0-9]$/.test(key)) return { name: "digit", by: Number(key) };
-  const name = key.length === 1 ? key.toLowerCase() : key;
+function findAction({ key, code, shiftKey }) {
+  const digit = readDigit(key) ?? (isForeign(key) ? readDigit(code.replace(/^(Digit|Numpad)/, "")) : null);
+  if (digit !== null) return { name: "digit", by: digit };
+  const name = nameKey(key, code);
   return (shiftKey && SHIFTED.get(name)) || ACTIONS.get(name) || null;
+}
+
+/** A digit of any script: Arabic, Persian, Devanagari or full-width ones too. Null for anything else.
+ * @param {string} key
+ */
+function readDigit(key) {
+  if (!/^\p{Nd}$/u.test(key)) return null;
+  // Unicode keeps the ten digits of a script together: before the zero of this one there is none.
+  const point = /** @type {number} */ (key.codePointAt(0));
+  for (let value = 0; value < 10; value++) {
+    if (!/^\p{Nd}$/u.test(String.fromCodePoint(point - value - 1))) return value;
+  }
+  return null;
+}
+
+/** Whether a character does nothing by itself, so that the key counts by its place on the keyboard: on AZERTY the
+ * digits need Shift, and Cyrillic or Greek letters are none of ours.
+ * @param {string} key
+ */
+function isForeign(key) {
+  return [...key].length === 1 && !ACTIONS.has(key.toLowerCase()) && !/^[a-z]$/i.test(key);
+}
+
+/** The key by what it writes, or by its place where that is no letter of ours.
+ * @param {string} key
+ * @param {string} code
+ */
+function nameKey(key, code) {
+  if ([...key].length !== 1) return key;
+  const letter = /^Key([A-Z])$/.exec(code)?.[1];
+  // A letter of another script: what Latin keyboards have at its place. Not where a sign is written there.
+  return (/^\p{L}$/u.test(key) && !/^\p{Script=Latin}$/u.test(key) && letter ? letter : key).toLowerCase();
 }

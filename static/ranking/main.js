@@ -47,12 +47,17 @@ function act({ name, by = 0 }, task) {
 const session = new Session();
 const tasks = new Tasks(session);
 
+// Whoever came to a control by the mouse is done with it: Enter submits. By Tab, Enter presses it.
+let byPointer = false;
+document.addEventListener("click", ({ detail }) => (byPointer = detail > 0), { capture: true });
+document.addEventListener("keydown", ({ key }) => (byPointer &&= key !== "Tab"), { capture: true });
+
 document.addEventListener("keydown", (event) => {
   if (!tasks.current || isDragging()) return;
   const target = /** @type {Element} */ (event.target);
   const action = readKey(event, {
     typing: target.matches(TEXTS),
-    onControl: target.closest(CONTROLS) !== null,
+    onControl: target.closest(byPointer ? "select" : CONTROLS) !== null,
     onRadio: target.matches("input[type=radio]"),
     inDialog: find("dialog[open]") !== null,
   });

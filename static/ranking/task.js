@@ -43,6 +43,9 @@ export class Task {
       onSaved: (note) => this.note(note && say(note)),
     });
     this.restoreDraft();
+    /** @type {Map<HTMLElement, number>} what the rater chose last, before gaps closed */
+    this.chosen = new Map(this.cards.map((card) => [card, this.form.getTier(card)]));
+    this.form.closeGaps(); // a draft of an older page, or a stored ranking, may have some
     prepareCards(this);
     this.differences = new Differences(this.id, root, this.form);
     this.listen();
@@ -103,15 +106,24 @@ export class Task {
    * @param {number} tier
    */
   setTier(card, tier, { remember = true } = {}) {
-    const before = this.form.getTier(card);
-    if (before === tier || this.sent) return;
+    this.chosen.set(card, tier);
+    if (this.form.getTier(card) === tier || this.sent) return;
     if (remember) {
+      // The others' places may change with it, where a gap closes.
+      const tiers = this.cards.map((each) => this.form.getTier(each));
       this.history.push(() => {
-        this.setTier(card, before, { remember: false });
+        this.cards.forEach((each, index) => this.form.setTier(each, tiers[index]));
+        this.showPlaces(card);
         this.mark(card);
       });
     }
     this.form.setTier(card, tier);
+    this.form.closeGaps();
+    this.showPlaces(card);
+  }
+
+  /** @param {HTMLElement} card the one that has a new place */
+  showPlaces(card) {
     showRanks(this);
     this.keepDraft();
     announce(describeTier(this, card));

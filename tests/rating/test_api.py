@@ -58,7 +58,8 @@ async def test_a_lease_tells_what_to_rank_and_nothing_of_who_wrote_it(
     await create_tasks(session, project)
     task = await lease(client, project.slug, headers)
     assert set(task) == {
-        "id", "task_id", "expires_at", "messages", "candidates", "axes", "flags"
+        "id", "task_id", "expires_at", "messages", "candidates", "axes", "flags",
+        "guideline_version", "questions"
     }  # fmt: skip
     assert len(task["candidates"]) == 4
     assert all(set(each) == {"id", "text"} for each in task["candidates"])
@@ -179,8 +180,10 @@ async def test_every_permutation_and_tie_pattern_is_stored_as_given(
             pairs = [row for (row,) in rows]
             assert len(pairs) == count * (count - 1) // 2
             for pair in pairs:
-                difference = ranks[str(pair.worse_id)] - ranks[str(pair.better_id)]
-                assert pair.margin == difference >= 0
+                better, worse = ranks[str(pair.better_id)], ranks[str(pair.worse_id)]
+                # By dense ranks: how many of those that were given lie between.
+                assert better <= worse
+                assert pair.margin == len({r for r in ranks.values() if better < r <= worse})
 
 
 async def test_a_skipped_task_goes_to_somebody_else_and_never_comes_back(

@@ -6,16 +6,16 @@ import { readKey } from "../../static/ranking/keys.js";
 
 const NOWHERE = { typing: false, onControl: false, onRadio: false, inDialog: false };
 
-function press(key, moment = {}, modifiers = {}) {
+function press(key, moment = {}, { code = "", ...modifiers } = {}) {
   const plain = { ctrlKey: false, altKey: false, metaKey: false, shiftKey: false };
-  return readKey({ key, ...plain, ...modifiers }, { ...NOWHERE, ...moment });
+  return readKey({ key, code, ...plain, ...modifiers }, { ...NOWHERE, ...moment });
 }
 
 test("digits choose, letters act whatever their case, and others are the browser's", () => {
   assert.deepEqual(press("4"), { name: "digit", by: 4 });
   assert.deepEqual(press("Backspace"), { name: "digit", by: 0 });
   assert.deepEqual([press("u"), press("U", {}, { shiftKey: true })], [{ name: "undo" }, { name: "undo" }]);
-  for (const key of ["z", "Tab", "F5", "constructor", "٣"]) assert.equal(press(key), null, key);
+  for (const key of ["z", "Tab", "F5", "constructor", "½", "²"]) assert.equal(press(key), null, key);
 });
 
 test("V switches one response, with Shift all of them", () => {
@@ -54,4 +54,49 @@ test("no key is a command in a dialog, nor with Alt or Meta, nor with Ctrl but f
     assert.equal(press(key, {}, { metaKey: true }), null, key);
   }
   assert.equal(press("u", {}, { ctrlKey: true }), null);
+});
+
+test("digits of every script are digits", () => {
+  const scripts = { Arabic: "٣", Persian: "۳", fullWidth: "３", Devanagari: "३", mathematical: "𝟛" };
+  for (const [script, key] of Object.entries(scripts)) {
+    assert.deepEqual(press(key, {}, { code: "Digit3" }), { name: "digit", by: 3 }, script);
+  }
+  assert.deepEqual(
+    [press("٠"), press("٩")],
+    [
+      { name: "digit", by: 0 },
+      { name: "digit", by: 9 },
+    ],
+  );
+});
+
+test("where digits need Shift, the key counts by its place", () => {
+  const azerty = ["à", "&", "é", '"', "'", "(", "-", "è", "_", "ç"];
+  azerty.forEach((key, digit) => {
+    assert.deepEqual(press(key, {}, { code: `Digit${digit}` }), { name: "digit", by: digit }, key);
+  });
+  assert.deepEqual(press("1", {}, { code: "Digit1", shiftKey: true }), { name: "digit", by: 1 });
+  assert.deepEqual(press("+", {}, { code: "Digit1" }), { name: "digit", by: 1 }); // Czech
+});
+
+test("a sign of ours is a command wherever it stands, and a Latin letter is what it writes", () => {
+  assert.deepEqual(press("?", {}, { code: "Minus", shiftKey: true }), { name: "keys" });
+  assert.deepEqual(press("?", {}, { code: "Digit7", shiftKey: true }), { name: "keys" });
+  // On Dvorak the key at the place of J writes h: no command. The one that writes j is.
+  assert.equal(press("h", {}, { code: "KeyJ" }), null);
+  assert.deepEqual(press("j", {}, { code: "KeyC" }), { name: "step", by: 1 });
+});
+
+test("Cyrillic, Greek, Arabic and Hebrew letters count by their key's place", () => {
+  const letters = [
+    ["о", "KeyJ", { name: "step", by: 1 }],
+    ["Л", "KeyK", { name: "step", by: -1 }],
+    ["γ", "KeyG", { name: "guidelines" }],
+    ["σ", "KeyS", { name: "skip" }],
+    ["ع", "KeyU", { name: "undo" }],
+    ["ד", "KeyS", { name: "skip" }],
+  ];
+  for (const [key, code, action] of letters) assert.deepEqual(press(key, {}, { code }), action, key);
+  assert.equal(press("ж", {}, { code: "Semicolon" }), null);
+  assert.equal(press("о", { typing: true }, { code: "KeyJ" }), null);
 });
