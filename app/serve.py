@@ -5,6 +5,7 @@ while nobody is in a hurry: of 16 kept-alive connections 15 ended in one of two.
 (SO_REUSEPORT), Linux deals the connections out, and a process that is killed takes no others with it.
 """
 
+import signal
 import socket
 import sys
 import time
@@ -69,7 +70,10 @@ class Supervisor(Multiprocess):
     """The processes that answer requests; those that do not end when they are told to are ended."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        before = signal.getsignal(signal.SIGHUP)
         super().__init__(config, sockets)
+        if before is signal.SIG_IGN:  # whoever started us with `nohup` means it
+            signal.signal(signal.SIGHUP, before)
         self._heard: dict[int | None, float] = {}
 
     def keep_subprocess_alive(self) -> None:

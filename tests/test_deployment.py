@@ -42,6 +42,12 @@ def test_every_command_is_one_that_plackett_knows() -> None:
             assert not flag.startswith("--") or flag in told.output
 
 
+def test_nobody_is_killed_before_they_may_have_ended() -> None:
+    for name in ("app", "worker", "trainer"):
+        period = COMPOSE["services"][name]["stop_grace_period"]
+        assert int(period[:-1]) * {"s": 1, "m": 60}[period[-1]] > 15
+
+
 def test_no_password_is_written_down() -> None:
     text = (CHECKOUT / "docker-compose.yml").read_text()
     for found in re.findall(r"PASSWORD: (.*)", text):

@@ -2,13 +2,17 @@
 
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import uvicorn
+from uvicorn.supervisors import multiprocess
 
-from app.serve import bind
+from app.serve import Supervisor, bind
 from app.settings import CHECKOUT
 
 
@@ -41,3 +45,23 @@ def test_a_port_that_another_program_has_is_refused_in_one_line(
     assert done.returncode == 1
     assert done.stderr.startswith(f"plackett: --port: cannot listen on 127.0.0.1, port {port}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def untouched_signals() -> Iterator[None]:
+    """The handlers as they were, whatever a supervisor sets."""
+    before = {each: signal.getsignal(each) for each in multiprocess.SIGNALS}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_ends_serve_unless_it_was_started_to_stay(
+    nohup: bool, untouched_signals: None
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    supervisor = Supervisor(uvicorn.Config("none:none", workers=2), [])
+    assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) == nohup
+    signal.raise_signal(signal.SIGHUP)
+    assert supervisor.signal_queue == ([] if nohup else [signal.SIGHUP])

@@ -123,8 +123,10 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("halted", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "halted"),
+    [("one process", False), ("one process", True), ("two", False), ("worker", False)],
+)
 def test_no_embedded_server_stays_behind(command: str, halted: bool, home: Path) -> None:
     words = COMMANDS[command]
     with running(words, home) as it:
@@ -195,8 +197,7 @@ def test_two_demos_start_at_once_on_a_fresh_folder(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(("workers", "moved"), [("1", False), ("2", True)])
 def test_an_embedded_server_that_was_killed_is_back_by_itself(
     workers: str, moved: bool, home: Path
 ) -> None:
@@ -238,8 +239,9 @@ def taken(port: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["shut", "silent"])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "fault"), [("one process", "silent"), ("two", "shut"), ("worker", "shut")]
+)
 def test_a_database_that_comes_back_is_used_again(
     command: str, fault: str, gate: Gate, fresh_database: str, tmp_path: Path
 ) -> None:
