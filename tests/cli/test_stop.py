@@ -248,7 +248,6 @@ def test_a_database_that_comes_back_is_used_again(
     words = COMMANDS[command]
     with running(words, tmp_path, DATABASE_URL=through(gate, fresh_database)) as it:
         up(words, it)
-        heard = it.log.read_text().count("the worker is ready")
         gate.shut() if fault == "shut" else gate.fall_silent()
         time.sleep(8)
         if words[0] == "serve":
@@ -256,9 +255,11 @@ def test_a_database_that_comes_back_is_used_again(
         gate.let_through()
         if words[0] == "serve":
             it.is_ready(seconds=20)
-        if fault == "shut":
-            deadline = time.monotonic() + 60
-            while it.log.read_text().count("the worker is ready") <= heard:
+        with psycopg.connect(libpq_url(fresh_database), autocommit=True) as direct:
+            now = direct.execute("SELECT now()").fetchone()
+            alive = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > %s"
+            deadline = time.monotonic() + 90
+            while direct.execute(alive, now).fetchone() == (0,):
                 assert it.process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.1)
+                time.sleep(0.2)
         assert it.stop() < LONGEST
