@@ -38,14 +38,18 @@ function listFigures(row) {
  * @returns {Curve[]}
  */
 function createCurves(uPlot, entries) {
-  const strokes = [readColour("--accent"), readColour("--warn")];
+  const strokes = [readColour("--accent"), readColour("--warn"), readColour("--good")];
   const line = readColour("--line");
   const axis = { stroke: readColour("--ink-soft"), grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
-  return entries.map(({ title, unit, metrics: keys }) => {
+  // All figures first: the grid gives each its width only when it is whole.
+  const figures = entries.map(({ title, unit }) => {
     const caption = unit ? `${title}, ${unit}` : title;
-    const figure = create("figure", {}, create("figcaption", { textContent: caption }));
-    get("#curves").append(figure);
-    const series = keys.map((label, index) => ({ label, stroke: strokes[index], width: 1.6, spanGaps: true }));
+    return create("figure", {}, create("figcaption", { textContent: caption }));
+  });
+  get("#curves").append(...figures);
+  return entries.map(({ metrics: keys }, index) => {
+    const figure = figures[index];
+    const series = keys.map((label, own) => ({ label, stroke: strokes[own], width: 1.6, spanGaps: true }));
     const options = {
       width: figure.clientWidth - PADDING,
       height: HEIGHT,
@@ -122,8 +126,9 @@ if (root && uPlot) {
   /** @type {CurveEntry[]} */
   const entries = JSON.parse(root.dataset.curves || "[]");
   const curves = createCurves(uPlot, entries);
-  addEventListener("resize", () => {
+  // The grid's width also changes without the window's: when a scroll bar comes.
+  new ResizeObserver(() => {
     for (const { plot, figure } of curves) plot.setSize({ width: figure.clientWidth - PADDING, height: HEIGHT });
-  });
+  }).observe(get("#curves"));
   follow(root, uPlot, entries, curves, []);
 }
