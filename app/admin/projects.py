@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 from starlette.datastructures import FormData
@@ -17,7 +17,7 @@ from app.policies.models import Backend, Policy
 from app.projects import queries, service
 from app.projects.models import Guideline, Project
 from app.projects.schemas import ProjectIn
-from app.rating import history
+from app.rating import history, upkeep
 from app.rating.schemas import Progress
 from app.web.errors import from_pydantic
 from app.web.markdown import Views, view_texts
@@ -42,6 +42,9 @@ class OverviewPage(ProjectPage):
     """One project at a look."""
 
     progress: Progress
+    left_over: upkeep.LeftOver
+    skip_reasons: Sequence[upkeep.Count]
+    flag_counts: Sequence[upkeep.Count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class SettingsPage(PageContext):
     policies: Sequence[Policy]
     spare: int
     guidelines: Sequence[Guideline]
+    overlaps: upkeep.OtherOverlaps
     views: Views
 
 
@@ -100,6 +104,9 @@ async def overview(request: Request, slug: str, session: Session, _: Admin) -> R
         project=project,
         tab="overview",
         progress=await history.get_progress(session, project),
+        left_over=await upkeep.count_left_over(session, project.id),
+        skip_reasons=await upkeep.list_skip_reasons(session, project.id),
+        flag_counts=await upkeep.list_flag_counts(session, project.id),
     )
     await session.commit()
     name = "counts" if is_htmx(request) else "overview"
@@ -118,6 +125,34 @@ async def pause(
     await session.commit()
     notice = "The project is paused." if paused else "The project goes on."
     return see_other(request, f"/admin/projects/{slug}", notice=notice)
+
+
+@router.post("/admin/projects/{slug}/skipped")
+async def act_on_skipped(
+    request: Request,
+    slug: str,
+    session: Session,
+    admin: Admin,
+    action: Annotated[Literal["retire", "reopen"], Form()],
+) -> Response:
+    """Retire the tasks that every rater has skipped, or offer them to everybody again."""
+    project = await service.get_project(session, slug)
+    act = upkeep.retire_skipped if action == "retire" else upkeep.reopen_skipped
+    tasks = await act(session, project, actor=admin.id)
+    await session.commit()
+    done = "retired" if action == "retire" else "offered again"
+    notice = f"{tasks:,} task{'' if tasks == 1 else 's'} {done}."
+    return see_other(request, f"/admin/projects/{slug}", notice=notice)
+
+
+@router.post("/admin/projects/{slug}/overlap")
+async def raise_overlap(request: Request, slug: str, session: Session, admin: Admin) -> Response:
+    """Let the tasks that there are ask as many raters as the settings say now."""
+    project = await service.get_project(session, slug)
+    tasks = await upkeep.raise_overlap(session, project, actor=admin.id)
+    await session.commit()
+    notice = f"{tasks:,} task{'' if tasks == 1 else 's'} raised to {project.overlap} raters."
+    return see_other(request, f"/admin/projects/{slug}/settings", notice=notice)
 
 
 async def _settings_page(
@@ -142,6 +177,9 @@ async def _settings_page(
         ],
         spare=SPARE_ROWS,
         guidelines=guidelines,
+        overlaps=await upkeep.count_other_overlaps(session, project.id)
+        if project
+        else upkeep.OtherOverlaps(0, 0),
         views=await view_texts(old.text for old in guidelines[1:]),
         error=error,
     )

@@ -20,7 +20,7 @@ from app.prompts.files import read_stream
 from app.prompts.limits import Limits
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.schemas import ImportReport
-from app.rating import queries
+from app.rating import queries, upkeep
 from app.rating.models import Ranking
 from app.settings import Settings
 from app.web.markdown import Views, view_texts
@@ -51,6 +51,7 @@ class PromptPage(ProjectPage):
     prompt: Prompt
     candidates: Sequence[tuple[Candidate, str | None]]
     rankings: Sequence[tuple[Ranking, str]]
+    skips: Sequence[upkeep.Skip]
     views: Views
 
 
@@ -165,6 +166,7 @@ async def prompt_page(
         prompt=prompt,
         candidates=candidates,
         rankings=await queries.list_rankings_of(session, prompt.id),
+        skips=await upkeep.list_skips(session, prompt.id),
         views=await view_texts([*texts, *(candidate.text for candidate, _policy in candidates)]),
     )
     return render(request, "prompts/prompt.html", page)

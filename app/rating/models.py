@@ -63,6 +63,8 @@ class Task(Base):
     # A gold task has slots enough for every rater: `overlap` is GOLD_SLOTS.
     # {candidate_id: rank}, what a gold task's answer should be.
     gold_ranks: Mapped[dict[str, int] | None] = mapped_column(JSONB)
+    # Handed out no more, whatever slots are open.
+    retired_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]
 
     __table_args__ = (

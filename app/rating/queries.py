@@ -53,7 +53,7 @@ async def count_tasks(session: AsyncSession, project_id: uuid.UUID) -> tuple[int
     row = (
         await session.execute(
             select(
-                func.count().filter(Task.open_slots > 0, ~enough_gold()),
+                func.count().filter(Task.open_slots > 0, Task.retired_at.is_(None), ~enough_gold()),
                 func.count().filter(
                     or_(
                         and_(Task.gold, filled >= Project.overlap),
@@ -254,7 +254,13 @@ async def list_projects_with_work(
     )
     some = (
         select(Task.id)
-        .where(Task.project_id == Project.id, Task.open_slots > 0, ~enough_gold(), ~had)
+        .where(
+            Task.project_id == Project.id,
+            Task.open_slots > 0,
+            Task.retired_at.is_(None),
+            ~enough_gold(),
+            ~had,
+        )
         .limit(1000)
         .correlate(Project)
         .subquery()
