@@ -23,7 +23,7 @@ from torch import Tensor
 from trainer.data.examples import SPLITS, Data, Example, Messages, Ranking
 from trainer.data.files import read_prompts, read_rankings
 from trainer.data.values import JsonObject, Result, as_json
-from trainer.engine.capabilities import probe_capabilities
+from trainer.engine.capabilities import probe_capabilities, probe_sampling
 from trainer.engine.forward import score_texts
 from trainer.engine.models import (
     choose_device,
@@ -167,7 +167,10 @@ def compare(
     kl = None
     if same_tokens(own.tokenizer, other.tokenizer):
         total = sum(
-            sequence_kl(own.policy, other.policy, each, config.temperature) for each in own.rollouts
+            sequence_kl(
+                own.policy, other.policy, each, config.temperature, known=len(own.tokenizer)
+            )
+            for each in own.rollouts
         )
         kl = total / (len(prompts) * config.best_of)
     win_rate = float(win_shares(own.rewards, other.rewards).mean())
@@ -196,6 +199,7 @@ def respond(
     """A policy's responses to the prompts: of so many draws, the one of most reward."""
     tokenizer = load_tokenizer(path)
     policy = probe_capabilities(load_policy(path, tokenizer, device))
+    probe_sampling(policy, path)
     repeated = [messages for messages in prompts for _ in range(draws)]
     rollouts = roll_out(config, policy, tokenizer, repeated)
     texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
@@ -235,13 +239,21 @@ def roll_out(
             temperature=config.temperature,
             end=tokenizer.eos_token_id,
             pad=tokenizer.pad_token_id,
+            known=len(tokenizer),
             stream=stream,
         )
         for start in starts
     ]
 
 
-def sequence_kl(policy: Policy, other: Policy, rollout: Rollout, temperature: float) -> float:
+def sequence_kl(
+    policy: Policy,
+    other: Policy,
+    rollout: Rollout,
+    temperature: float,
+    *,
+    known: int | None = None,
+) -> float:
     """The sum over a batch of the KL of whole responses, in nats."""
     # Greedy samples are compared at temperature 1: at 0 the distributions are no distributions.
     temperature = temperature or 1.0
@@ -250,7 +262,7 @@ def sequence_kl(policy: Policy, other: Policy, rollout: Rollout, temperature: fl
     ]
     with torch.no_grad():
         own_logprobs, other_logprobs = (
-            response_token_logprobs(model, build_batch(groups, model, 0), temperature)
+            response_token_logprobs(model, build_batch(groups, model, 0), temperature, known)
             for model in (policy, other)
         )
     k1, _, _ = kl_estimates(own_logprobs, other_logprobs)

@@ -11,6 +11,7 @@ import torch
 from trainer.data.examples import SPLITS
 from trainer.data.files import read_prompts
 from trainer.data.values import JsonObject, Result
+from trainer.engine.capabilities import probe_sampling
 from trainer.engine.models import choose_device, load_policy, make_repeatable, max_prompt_tokens_of
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.rl.rollout import decode, sample
@@ -25,6 +26,7 @@ def main(config: GenerateConfig) -> Result:
     prompts = [row for split in SPLITS for row in data[split]][: config.limit]
     tokenizer = load_tokenizer(config.model)
     policy = load_policy(config.model, tokenizer, device)
+    probe_sampling(policy, config.model)
     max_prompt_tokens = max_prompt_tokens_of(config.max_length, config.response_length, policy)
     encoder = Encoder(tokenizer, max_prompt_tokens + config.response_length)
     rows = [
@@ -42,6 +44,7 @@ def main(config: GenerateConfig) -> Result:
             temperature=config.temperature,
             end=tokenizer.eos_token_id,
             pad=tokenizer.pad_token_id,
+            known=len(tokenizer),
             stream=stream,
         )
         texts += decode(tokenizer, rollout)

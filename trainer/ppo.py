@@ -174,7 +174,7 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         kept = experience.rollout.response_mask[rows].bool()
         old, old_values = experience.logprobs[rows][kept], experience.values[rows][kept]  # (M,)
         advantages, returns = experience.advantages[rows][kept], experience.returns[rows][kept]
-        logits = response_logits(self.policy, batch)
+        logits = response_logits(self.policy, batch, len(self.tokenizer))
         logprobs, entropies = chosen_and_entropy(logits, batch.targets, config.temperature)  # (M,)
         values = response_values(self.value_model, batch)
         ones = torch.ones_like(old)

@@ -1,6 +1,6 @@
 """What a model can do, found out by trying it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor
 
 from trainer.engine.forward import autocast_of, hidden_states
 from trainer.engine.last_layer import find_last_layer
-from trainer.engine.protocols import AnyModel, Model
+from trainer.engine.protocols import AnyModel, Cache, Model, Policy
 from trainer.engine.responses import select, states_at
 from trainer.engine.shared_prefix import PromptResponses, build_batch, build_packed_batch
+from trainer.engine.tokens import pad_left, positions_of
 from trainer.errors import TrainerError
 from trainer.settings.training import TrainingConfig
 
@@ -69,6 +70,84 @@ def probe_capabilities(model: AnyModel) -> AnyModel:
                 select(shared, together.before), select(states, apart.before)
             )
     return model
+
+
+# The trial's prompts, and how many tokens follow each of them.
+SAMPLED_PROMPTS = (23, 61, 5)
+SAMPLED_TOKENS = 6
+
+
+def probe_sampling(policy: Policy, path: str) -> None:
+    """Note on a policy whether it samples with a cache. Raises TrainerError where it cannot sample at all.
+
+    Prompts of several lengths, padded on the left, go on for a few tokens. What the policy says on the way
+    has to be what it says of each row alone, unpadded and whole. Where a cache spoils that (a state that
+    takes padding in, a cache under another name), every token reads all tokens before it again.
+    """
+    rows = draw_rows(policy)
+    with torch.no_grad():
+        expected = torch.stack([_follow_alone(policy, row) for row in rows])  # (B, T, V)
+        for caches in (True, False):
+            policy.samples_with_cache = caches
+            try:
+                if agree(_follow_padded(policy, rows, caches), expected):
+                    return
+            except FAILURES:
+                continue
+    raise TrainerError(
+        f"{path}: this model cannot be sampled in batches: beside a longer prompt it says something else "
+        "than alone"
+    )
+
+
+def _follow_alone(policy: Policy, row: Sequence[int]) -> Tensor:
+    """(T, V) logits before each of a row's last tokens."""
+    ids = torch.tensor([row], device=next(policy.parameters()).device)
+    logits = policy(input_ids=ids, use_cache=False).logits[0]
+    return logits[-SAMPLED_TOKENS - 1 : -1]
+
+
+def _follow_padded(policy: Policy, rows: Sequence[Sequence[int]], caches: bool) -> Tensor:
+    """(B, T, V) of the same, as `sample` computes them: a token at a time."""
+    device = next(policy.parameters()).device
+    ids, mask = pad_left([row[:-SAMPLED_TOKENS] for row in rows], 0, device)
+    late = torch.tensor([row[-SAMPLED_TOKENS:] for row in rows], device=device)
+    positions, said = positions_of(mask), list[Tensor]()
+    cache: Cache | None = None
+    for step in range(SAMPLED_TOKENS):
+        output = policy(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=caches,
+            logits_to_keep=1,
+        )
+        said.append(output.logits[:, -1])
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        if caches:
+            cache = output.past_key_values
+            # Rows that have ended leave the cache: here all stay, in the order that they have.
+            cache.batch_select_indices(torch.arange(len(rows), device=device))
+            ids, positions = late[:, step : step + 1], positions[:, -1:] + 1
+        else:
+            ids = torch.cat([ids, late[:, step : step + 1]], dim=1)
+            positions = positions_of(mask)
+    return torch.stack(said, dim=1)
+
+
+def draw_rows(model: Model) -> list[list[int]]:
+    """Rows of random tokens of several lengths, as long as the model's positions bear."""
+    config = model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or max(SAMPLED_PROMPTS)
+    stream = torch.Generator().manual_seed(1)
+    sizes = [
+        max(1, min(size, longest - SAMPLED_TOKENS)) + SAMPLED_TOKENS for size in SAMPLED_PROMPTS
+    ]
+    return [
+        torch.randint(0, int(config.vocab_size), (size,), generator=stream).tolist()
+        for size in sizes
+    ]
 
 
 def can_pack(model: Model, row_length: int) -> bool:

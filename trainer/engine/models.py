@@ -4,7 +4,8 @@ import copy
 import hashlib
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,12 +41,23 @@ def make_repeatable(seed: int, device: torch.device | None = None) -> None:
 
 
 def load_policy(path: str, tokenizer: Tokenizer, device: torch.device) -> Policy:
-    """A causal language model in float32, without dropout, ready for the tokenizer's tokens."""
+    """A causal language model in float32, without dropout, ready for the tokenizer's tokens.
+
+    Raises TrainerError where the path holds something else, or not all of the model.
+    """
     from transformers import AutoModelForCausalLM
 
-    model: Policy = _load(AutoModelForCausalLM, path)
+    # With tied embeddings a reward model's folder lacks nothing: its kind is known by its name alone.
+    if is_reward_model(path):
+        raise TrainerError(f"{path}: is a reward model, and a policy is wanted")
+    model: Policy = _load_whole(AutoModelForCausalLM, path)
     _fit(model, tokenizer)
-    return without_dropout(model).to(device)
+    model = without_dropout(model).to(device)
+    if not reads_forwards(model):
+        raise TrainerError(
+            f"{path}: is no causal language model: what it says of a token depends on later ones"
+        )
+    return model
 
 
 def load_reward_model(
@@ -59,7 +71,12 @@ def load_reward_model(
     from transformers import AutoModelForSequenceClassification
 
     trained = is_reward_model(path)
-    model: RewardModel = _load(AutoModelForSequenceClassification, path, num_labels=1)
+    model: RewardModel = _load_whole(
+        AutoModelForSequenceClassification,
+        path,
+        fresh=set() if trained else {"score.weight"},
+        num_labels=1,
+    )
     if not isinstance(getattr(model, "score", None), nn.Module):
         raise TrainerError(f"{path}: has no scalar head named `score`: its family is not supported")
     _fit(model, tokenizer)
@@ -112,11 +129,67 @@ def max_prompt_tokens_of(max_length: int, response_length: int, *models: Model) 
     return window - response_length
 
 
-def _load(kind: Any, path: str, **options: int) -> Any:
+def _load(kind: Any, path: str, **options: object) -> Any:
     try:
         return kind.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # a missing file, a broken one, an id without a network …
         raise TrainerError(f"{path}: the model cannot be loaded: {first_line(error)}") from None
+
+
+def _load_whole(
+    kind: Any, path: str, *, fresh: Collection[str] = frozenset(), **options: int
+) -> Any:
+    """A model all of whose weights are the checkpoint's, but for those that are to be `fresh`.
+
+    transformers draws what is missing at random and goes on. Raises TrainerError instead, and where a
+    weight is no number.
+    """
+    with _without_warnings():
+        model, report = _load(
+            kind, path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    for name, was, is_ in sorted(report["mismatched_keys"]):
+        raise TrainerError(
+            f"{path}: its weight {name} has the shape {tuple(was)}, and its configuration says "
+            f"{tuple(is_)}"
+        )
+    missing = sorted(set(report["missing_keys"]) - set(fresh))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise TrainerError(f"{path}: its weights are not all there: {missing[0]}{more}")
+    if report["error_msgs"]:
+        raise TrainerError(f"{path}: the model cannot be loaded: {report['error_msgs'][0]}")
+    for name, weight in model.named_parameters():
+        # What is fresh is drawn by the caller.
+        if name not in fresh and not bool(weight.isfinite().all()):
+            raise TrainerError(f"{path}: its weight {name} holds values that are no numbers")
+    return model
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """transformers' tables of missing weights: what matters of them is said in one line."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def reads_forwards(model: Policy) -> bool:
+    """Whether what a model says of a token depends on that and the tokens before it alone."""
+    size = model.config.get_text_config().vocab_size
+    early = torch.arange(4, device=next(model.parameters()).device) % size
+    ends = ((early + shift) % size for shift in (0, size // 2))
+    with torch.no_grad():
+        one, other = (
+            model(input_ids=torch.cat([early, late])[None], use_cache=False).logits[0, :4]
+            for late in ends
+        )
+    return bool((one - other).abs().max() <= 1e-3 * one.abs().max().clamp(min=1))
 
 
 def _fit(model: Model, tokenizer: Tokenizer) -> None:

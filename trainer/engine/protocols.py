@@ -84,6 +84,7 @@ class Model(Module, Protocol):
     longest_shared_row: int | None  # tokens; None: as long as its memory bears
     plain_head: bool
     last_layer: "SelectiveLastLayer | None"
+    samples_with_cache: bool
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The head over the vocabulary, where there is one."""

@@ -43,18 +43,18 @@ def response_values(model: RewardModel, batch: SharedPrefixBatch) -> Tensor:
     return values - getattr(model.config, "reward_mean", 0.0)
 
 
-def response_logits(policy: Policy, batch: SharedPrefixBatch) -> Tensor:
+def response_logits(policy: Policy, batch: SharedPrefixBatch, known: int | None = None) -> Tensor:
     """(M, V) logits that stand before each response token.
 
     The vocabulary is projected where a response token follows, and nowhere else: it is much of the cost
-    and most of the memory.
+    and most of the memory. What was sampled from the `known` first tokens alone is compared with these.
     """
     head = policy.get_output_embeddings()
     if head is not None and getattr(policy, "plain_head", False):
         states = states_at(policy, batch, batch.before)
         with autocast_of(policy):
             logits: Tensor = head(states)
-        return logits
+        return logits[:, :known]
     with autocast_of(policy):
         output = policy(
             input_ids=batch.ids,
@@ -62,14 +62,14 @@ def response_logits(policy: Policy, batch: SharedPrefixBatch) -> Tensor:
             position_ids=batch.positions,
             use_cache=False,
         )
-    return select(output.logits, batch.before)
+    return select(output.logits, batch.before)[:, :known]
 
 
 def response_token_logprobs(
-    policy: Policy, batch: SharedPrefixBatch, temperature: float = 1.0
+    policy: Policy, batch: SharedPrefixBatch, temperature: float = 1.0, known: int | None = None
 ) -> Tensor:
-    """(M,) log-probabilities of the response tokens."""
-    return token_logprobs(response_logits(policy, batch), batch.targets, temperature)
+    """(M,) log-probabilities of the response tokens, of all or of the `known` first tokens."""
+    return token_logprobs(response_logits(policy, batch, known), batch.targets, temperature)
 
 
 def response_sums(policy: Policy, batch: SharedPrefixBatch) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from trainer.engine.forward import autocast_of
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.protocols import Cache, Policy, Tokenizer
 from trainer.engine.tokens import pad_left, pad_right, positions_of
+from trainer.errors import TrainerError
 
 # Rows that have ended leave when they are this share of the batch: leaving costs a copy of the cache.
 ENDED_TOGETHER = 1 / 8
@@ -47,16 +48,19 @@ def sample(
     temperature: float,
     end: int,
     pad: int,
+    known: int | None = None,
     stream: torch.Generator | None = None,
     draws: Tensor | None = None,
     together: Callable[[bool], bool] | None = None,
 ) -> Rollout:
     """Draw one response to each prompt, up to and with its end token or `length` tokens.
 
-    Temperature 0 takes the likeliest token. Chance comes from (length, B) `draws` in [0, 1), or from
-    `stream`, on the CPU: a row's tokens depend on its own draws alone, not on when others end. `together`
-    tells processes that hold parts of one model whether any of them still has a row that goes on: all must
-    make the same number of forward passes.
+    Temperature 0 takes the likeliest token. Of a vocabulary that is padded only the `known` first tokens
+    are drawn: the others have no text, and other models of the same tokenizer no row for them.
+
+    Chance comes from (length, B) `draws` in [0, 1), or from `stream`, on the CPU: a row's tokens depend on
+    its own draws alone, not on when others end. `together` tells processes that hold parts of one model
+    whether any of them still has a row that goes on: all must make the same number of forward passes.
     """
     device = next(policy.parameters()).device
     if draws is None:
@@ -71,6 +75,7 @@ def sample(
             temperature=temperature,
             end=end,
             pad=pad,
+            known=known,
             together=together,
         )
 
@@ -97,6 +102,7 @@ def sample_together(
     temperature: float,
     end: int,
     pad: int,
+    known: int | None = None,
     together: Callable[[bool], bool] | None = None,
 ) -> Rollout:
     """`sample`, with all prompts in one batch and (length, B) draws on the policy's device."""
@@ -108,6 +114,7 @@ def sample_together(
     active = torch.arange(count, device=device)
     step_ids, step_mask, positions = ids, mask, positions_of(mask)
     cache: Cache | None = None
+    caches = getattr(policy, "samples_with_cache", True)
     with torch.no_grad(), generating(policy):
         for step in range(length):
             with autocast_of(policy):
@@ -116,11 +123,11 @@ def sample_together(
                     attention_mask=step_mask,
                     position_ids=positions,
                     past_key_values=cache,
-                    use_cache=True,
+                    use_cache=caches,
                     logits_to_keep=1,
                 )
-            cache = output.past_key_values
-            chosen = draw_tokens(output.logits[:, -1], temperature, draws[step, active])
+            logits = output.logits[:, -1, :known]
+            chosen = draw_tokens(logits, temperature, draws[step, active])
             open_rows = ~ended[active]
             kept = active[open_rows]
             tokens[kept, step] = chosen[open_rows]
@@ -134,12 +141,17 @@ def sample_together(
                 break
             elif int(going.sum()) <= (1 - ENDED_TOGETHER) * len(active):
                 rows = going.nonzero()[:, 0]
-                cache.batch_select_indices(rows)
-                active, chosen = active[rows], chosen[rows]
+                if caches:
+                    output.past_key_values.batch_select_indices(rows)
+                active, chosen, step_ids = active[rows], chosen[rows], step_ids[rows]
                 step_mask, positions = step_mask[rows], positions[rows]
-            step_ids = chosen[:, None]
             step_mask = torch.cat([step_mask, step_mask.new_ones(len(active), 1)], dim=1)
-            positions = positions[:, -1:] + 1
+            if caches:
+                cache = output.past_key_values
+                step_ids, positions = chosen[:, None], positions[:, -1:] + 1
+            else:
+                step_ids = torch.cat([step_ids, chosen[:, None]], dim=1)
+                positions = positions_of(step_mask)
     return cut_to_longest(ids, mask, tokens, written, ended)
 
 
@@ -216,13 +228,25 @@ def from_rows(rows: Sequence[Row], pad: int, device: torch.device) -> Rollout:
 
 
 def draw_tokens(logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
-    """(B,) tokens drawn from (B, V) logits with (B,) numbers from [0, 1), by the inverse distribution."""
+    """(B,) tokens drawn from (B, V) logits with (B,) numbers from [0, 1), by the inverse distribution.
+
+    Raises TrainerError where the logits are no numbers: any token would do, and none would mean anything.
+    """
     if temperature == 0:
-        return logits.argmax(-1)
+        likeliest = logits.max(-1)
+        check_numbers(likeliest.values)
+        return likeliest.indices
     chances = (logits.float() / temperature).softmax(-1).double()
     reached = chances.cumsum(-1)
+    check_numbers(reached[:, -1])
     below = reached <= uniform.double()[:, None] * reached[:, -1:]
     return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def check_numbers(values: Tensor) -> None:
+    """Raise TrainerError where some values, which say whether all of a row's are, are no numbers."""
+    if not bool(values.isfinite().all()):
+        raise TrainerError("the policy's logits are no numbers: nothing can be sampled from it")
 
 
 def decode(tokenizer: Tokenizer, rollout: Rollout) -> list[str]:

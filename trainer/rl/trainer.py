@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
-from trainer.engine.capabilities import check_identity
+from trainer.engine.capabilities import check_identity, probe_sampling
 from trainer.engine.distributed import Processes, load_optimizer_state, wants_shards
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.lora import adapters_off, base_state
@@ -104,6 +104,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         self.encoder = Encoder(self.tokenizer, self.max_prompt_tokens + config.response_length)
         self.micro_batch = config.micro_batch or MICRO_BATCH[processes.device.type]
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
+        probe_sampling(self.policy, f"{config.model}")
         for model in self.trained.values():
             prepare_model(model, config, processes, onednn=True)
         if self.reference is not None:
@@ -191,6 +192,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
             temperature=self.config.temperature,
             end=self.tokenizer.eos_token_id,
             pad=self.tokenizer.pad_token_id,
+            known=len(self.tokenizer),
             draws=draws[:, list(own)],
             together=self.processes.any if divided else None,
         )
@@ -290,7 +292,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
 
     def logprobs_of(self, policy: Policy, batch: SharedPrefixBatch) -> Tensor:
         """(M,) log-probabilities of the sampled tokens."""
-        return response_token_logprobs(policy, batch, self.config.temperature)
+        return response_token_logprobs(policy, batch, self.config.temperature, len(self.tokenizer))
 
     def policy_logprobs(self, rollout: Rollout, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """(B, T) log-probabilities of the sampled tokens under the policy, without gradients."""
