@@ -27,6 +27,7 @@ from trainer.engine.capabilities import probe_capabilities, probe_sampling
 from trainer.engine.forward import score_texts
 from trainer.engine.models import (
     choose_device,
+    ends_of,
     fit_window,
     load_frozen_reward_model,
     load_policy,
@@ -237,7 +238,7 @@ def roll_out(
             ],
             length=config.response_length,
             temperature=config.temperature,
-            end=tokenizer.eos_token_id,
+            end=ends_of(policy),
             pad=tokenizer.pad_token_id,
             known=len(tokenizer),
             stream=stream,

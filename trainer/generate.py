@@ -12,7 +12,13 @@ from trainer.data.examples import SPLITS
 from trainer.data.files import read_prompts
 from trainer.data.values import JsonObject, Result
 from trainer.engine.capabilities import probe_sampling
-from trainer.engine.models import choose_device, load_policy, make_repeatable, max_prompt_tokens_of
+from trainer.engine.models import (
+    choose_device,
+    ends_of,
+    load_policy,
+    make_repeatable,
+    max_prompt_tokens_of,
+)
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.rl.rollout import decode, sample
 from trainer.settings.generate import GenerateConfig
@@ -42,7 +48,7 @@ def main(config: GenerateConfig) -> Result:
             rows[start : start + config.batch_size],
             length=config.response_length,
             temperature=config.temperature,
-            end=tokenizer.eos_token_id,
+            end=ends_of(policy),
             pad=tokenizer.pad_token_id,
             known=len(tokenizer),
             stream=stream,

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.engine.distributed import local_part
 from trainer.engine.protocols import AnyModel, Model, Module, Policy, RewardModel, Tokenizer
+from trainer.engine.tokens import end_of_turn
 from trainer.errors import TrainerError, UsageError, first_line
 
 
@@ -52,6 +53,7 @@ def load_policy(path: str, tokenizer: Tokenizer, device: torch.device) -> Policy
         raise TrainerError(f"{path}: is a reward model, and a policy is wanted")
     model: Policy = _load_whole(AutoModelForCausalLM, path)
     _fit(model, tokenizer)
+    _note_ends(model, tokenizer)
     model = without_dropout(model).to(device)
     if not reads_forwards(model):
         raise TrainerError(
@@ -200,6 +202,30 @@ def _fit(model: Model, tokenizer: Tokenizer) -> None:
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         generation.pad_token_id = tokenizer.pad_token_id
+
+
+def _note_ends(policy: Policy, tokenizer: Tokenizer) -> None:
+    """Let the policy carry every token that ends a response: in training, here and wherever it is saved to.
+
+    Those that its generation settings name, the chat template's end of a turn, the tokenizer's end.
+    """
+    generation: Any = policy.generation_config
+    given = generation.eos_token_id
+    named: list[int] = given if isinstance(given, list) else [] if given is None else [given]
+    if generation._from_model_config:
+        # Nobody chose it: a configuration's default may be any word of this tokenizer.
+        special: Any = tokenizer
+        named = [each for each in named if each in special.all_special_ids]
+    ends = {end_of_turn(tokenizer), tokenizer.eos_token_id, *named}
+    kept = sorted(each for each in ends if 0 <= each < len(tokenizer))
+    generation.eos_token_id = kept if len(kept) > 1 else kept[0]
+    generation._from_model_config = False
+
+
+def ends_of(policy: Policy) -> list[int]:
+    """Every token that ends a response of a policy that was loaded here."""
+    ends: int | list[int] = policy.generation_config.eos_token_id
+    return ends if isinstance(ends, list) else [ends]
 
 
 def without_dropout(model: AnyModel) -> AnyModel:

@@ -128,8 +128,16 @@ class PolicyOutput(Protocol):
     past_key_values: Cache
 
 
+class Generation(Protocol):
+    """How a policy is sampled by whoever loads it."""
+
+    eos_token_id: int | list[int]
+
+
 class Policy(Model, Protocol):
     """A causal language model."""
+
+    generation_config: Generation
 
     def __call__(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,17 +45,47 @@ def load_tokenizer(path: str) -> Tokenizer:
     return checked
 
 
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """The token that ends an assistant's turn in the chat template, which need not be the tokenizer's end.
+
+    A template that ends its turns in plain text, or refuses the conversation, leaves the tokenizer's.
+    """
+    from jinja2 import TemplateError
+
+    said = "answer"
+    rendered: Any = tokenizer
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": said}]
+    try:
+        text: str = rendered.apply_chat_template(turns, tokenize=False)
+    except TemplateError:
+        return tokenizer.eos_token_id
+    _, found, rest = text.rpartition(said)
+    rest = rest.lstrip()
+    ends = [
+        (len(token.content), number)
+        for number, token in rendered.added_tokens_decoder.items()
+        if found and rest.startswith(token.content)
+    ]
+    return max(ends)[1] if ends else tokenizer.eos_token_id
+
+
 @dataclass
 class Encoder:
     """Conversations and responses as token ids, by stated rules, with what was cut counted.
 
-    A response is its text's tokens and the end token. A prompt that does not fit beside the response in
-    `max_length` loses its start; a response that does not fit alone loses its end, and its end token.
+    A response is its text's tokens and the end token: the one in which the chat template ends a turn. A
+    prompt that does not fit beside the response in `max_length` loses its start; a response that does not
+    fit alone loses its end, and its end token.
     """
 
     tokenizer: Tokenizer
     max_length: int
     cut: dict[str, int] = field(default_factory=dict)
+    end: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the end of a turn."""
+        self.end = end_of_turn(self.tokenizer)
 
     def prompt(self, messages: Messages, max_tokens: int) -> list[int]:
         """The prompt's tokens, at most `max_tokens` of them: its last ones."""
@@ -79,7 +110,7 @@ class Encoder:
         ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             self._count("empty response")
-        ids.append(self.tokenizer.eos_token_id)
+        ids.append(self.end)
         longest = self.max_length - 1  # at least one token of the prompt stays
         if len(ids) > longest:
             self._count("response cut at its end")

@@ -59,16 +59,16 @@ class RewardReader:
     ) -> Tensor:
         """(B,) rewards of whole responses, as the reward model was trained to read them.
 
-        With the same tokens the sampled ids are reused, and a response that was cut gets the end token
-        that all of the reward model's data had; otherwise the text is tokenised again.
+        With the same tokens the sampled ids are reused, and a response that was cut or ended otherwise gets
+        the end token that all of the reward model's data had; else the text is tokenised again.
         """
         if not self.same_tokens:
             pairs = list(zip(prompts, decode(policy_tokenizer, rollout), strict=True))
             rewards = score_texts(self.model, self.encoder, pairs, batch_size=size)
             return rewards.to(rollout.ids.device)
-        end, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        end, pad = self.encoder.end, self.tokenizer.pad_token_id
         rows: list[PromptResponses] = [
-            (prompt, [response if ended else [*response, end]])
+            (prompt, [[*(response[:-1] if ended else response), end]])
             for prompt, response, ended in rows_of(rollout)
         ]
         scores = rollout.ids.new_zeros(len(rows), dtype=torch.float32)

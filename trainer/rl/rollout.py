@@ -46,14 +46,14 @@ def sample(
     *,
     length: int,
     temperature: float,
-    end: int,
+    end: int | Sequence[int],
     pad: int,
     known: int | None = None,
     stream: torch.Generator | None = None,
     draws: Tensor | None = None,
     together: Callable[[bool], bool] | None = None,
 ) -> Rollout:
-    """Draw one response to each prompt, up to and with its end token or `length` tokens.
+    """Draw one response to each prompt, up to and with an end token or `length` tokens.
 
     Temperature 0 takes the likeliest token. Of a vocabulary that is padded only the `known` first tokens
     are drawn: the others have no text, and other models of the same tokenizer no row for them.
@@ -100,7 +100,7 @@ def sample_together(
     *,
     length: int,
     temperature: float,
-    end: int,
+    end: int | Sequence[int],
     pad: int,
     known: int | None = None,
     together: Callable[[bool], bool] | None = None,
@@ -114,6 +114,7 @@ def sample_together(
     active = torch.arange(count, device=device)
     step_ids, step_mask, positions = ids, mask, positions_of(mask)
     cache: Cache | None = None
+    ends = torch.tensor([end] if isinstance(end, int) else [*end], device=device)
     caches = getattr(policy, "samples_with_cache", True)
     with torch.no_grad(), generating(policy):
         for step in range(length):
@@ -132,7 +133,7 @@ def sample_together(
             kept = active[open_rows]
             tokens[kept, step] = chosen[open_rows]
             written[kept, step] = 1
-            ended[kept] = chosen[open_rows] == end
+            ended[kept] = torch.isin(chosen[open_rows], ends)
             going = ~ended[active]
             if together is not None:
                 if not together(bool(going.any())):
@@ -253,8 +254,10 @@ def decode(tokenizer: Tokenizer, rollout: Rollout) -> list[str]:
     """The responses as text, without their end tokens."""
     return tokenizer.batch_decode(
         [
-            row[: int(mask.sum())].tolist()
-            for row, mask in zip(rollout.response, rollout.response_mask, strict=True)
+            row[: int(mask.sum()) - int(ended)].tolist()
+            for row, mask, ended in zip(
+                rollout.response, rollout.response_mask, rollout.ended, strict=True
+            )
         ],
         skip_special_tokens=True,
     )

@@ -19,7 +19,7 @@ from trainer.engine.capabilities import check_identity, probe_sampling
 from trainer.engine.distributed import Processes, load_optimizer_state, wants_shards
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.lora import adapters_off, base_state
-from trainer.engine.models import count_parameters, hash_state, max_prompt_tokens_of
+from trainer.engine.models import count_parameters, ends_of, hash_state, max_prompt_tokens_of
 from trainer.engine.optimizer import adam, groups_of, load_weights, optimizer_state, weights_of
 from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import AnyModel, Model, Policy
@@ -104,6 +104,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         self.encoder = Encoder(self.tokenizer, self.max_prompt_tokens + config.response_length)
         self.micro_batch = config.micro_batch or MICRO_BATCH[processes.device.type]
         self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
+        self.ends = ends_of(self.policy)
         probe_sampling(self.policy, f"{config.model}")
         for model in self.trained.values():
             prepare_model(model, config, processes, onednn=True)
@@ -190,7 +191,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
             [self.encoder.prompt(prompts[row], self.max_prompt_tokens) for row in own],
             length=self.config.response_length,
             temperature=self.config.temperature,
-            end=self.tokenizer.eos_token_id,
+            end=self.ends,
             pad=self.tokenizer.pad_token_id,
             known=len(self.tokenizer),
             draws=draws[:, list(own)],
@@ -213,7 +214,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
             [seeds[row] for row in own],
             length=self.config.response_length,
             temperature=self.config.temperature,
-            end=self.tokenizer.eos_token_id,
+            end=self.ends,
         )
         rows = self.processes.all_gather(rows)
         return from_rows(rows, self.tokenizer.pad_token_id, self.processes.device)

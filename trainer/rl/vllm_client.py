@@ -60,7 +60,7 @@ class RolloutServer:
         *,
         length: int,
         temperature: float,
-        end: int,
+        end: Sequence[int],
     ) -> list[Row]:
         """One response to each prompt of token ids, each with a seed of its own."""
         assert self.served is not None
@@ -72,6 +72,7 @@ class RolloutServer:
             "top_p": 1.0,
             "top_k": -1,
             "return_token_ids": True,
+            "stop_token_ids": [*end],
             "skip_special_tokens": False,
         }
 
@@ -89,10 +90,10 @@ class RolloutServer:
                 raise TrainerError(
                     f"{self.url}: its completions have no token_ids; a vLLM of 0.10.2 or later has"
                 ) from None
-            if reason == "stop" and tokens[-1:] != [end]:
-                tokens.append(end)
+            if reason == "stop" and (not tokens or tokens[-1] not in end):
+                tokens.append(end[0])
             tokens = tokens[:length]
-            return list(prompt), tokens, tokens[-1:] == [end]
+            return list(prompt), tokens, bool(tokens) and tokens[-1] in end
 
         with ThreadPoolExecutor(CALLS_AT_ONCE) as pool:
             return list(pool.map(ask, prompts, seeds))

@@ -109,8 +109,12 @@ class LoadedModel:
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self.model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         self.model.to(self.device).eval()
-        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
-        self.end_ids = set(ends if isinstance(ends, list) else [ends]) - {None}
+        ends = self.model.generation_config.eos_token_id
+        self.end_ids = {
+            *(ends if isinstance(ends, list) else [ends]),
+            self.tokenizer.eos_token_id,
+            self._end_of_turn(),
+        } - {None}
         self.window = getattr(self.model.config, "max_position_embeddings", None) or 1 << 20
 
     def generate(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -187,6 +191,26 @@ class LoadedModel:
         ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _end_of_turn(self) -> int | None:
+        """The token in which the chat template ends an assistant's turn, where it ends in one."""
+        from jinja2 import TemplateError
+
+        if not self.tokenizer.chat_template:
+            return None
+        said = "answer"
+        turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": said}]
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateError:
+            return None
+        rest = text.rpartition(said)[2].lstrip()
+        ends = [
+            (len(token.content), number)
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if said in text and rest.startswith(token.content)
+        ]
+        return max(ends)[1] if ends else None
 
     def _encode(self, request: Request | Question) -> list[int]:
         messages = list(request.messages)
