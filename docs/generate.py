@@ -66,8 +66,9 @@ def errors_page(kinds: Iterable[type[PlackettError]] | None = None) -> str:
     return f"""# Error codes
 
 {MADE}
-The API answers an error as a problem document (RFC 9457) with `type`, `title`, `status`, `detail`, `code`
-and, where it is known, `place`: the line or field that the trouble is in. `code` is for programs and stays.
+The API answers an error as a problem document (RFC 9457) with `type`, `title`, `status`, `detail` and,
+where it is known, `place`: the line or field that the trouble is in. `type` is `urn:plackett:error:` and
+the code, which is for programs and stays.
 
 | code | status | title | meaning |
 | --- | --- | --- | --- |

@@ -32,7 +32,7 @@ class TooManyFailures(PlackettError):  # noqa: N818
     """The policy does not answer what it is asked."""
 
     status = 502
-    code = "policy_does_not_answer"
+    code = "policy-does-not-answer"
 
 
 async def give_feedback(
