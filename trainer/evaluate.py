@@ -13,7 +13,8 @@ With `--best-of N` the policy draws N responses to each prompt and the reward mo
 A directory is evaluated on its test split (validation where test is empty); a file on all of its rows.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from trainer.data.examples import SPLITS, Data, Example, Messages, Ranking
 from trainer.data.files import read_prompts, read_rankings
-from trainer.data.values import JsonObject, Result, as_json
+from trainer.data.values import JsonObject, JsonValue, Result, as_json
 from trainer.engine.capabilities import probe_capabilities, probe_sampling
 from trainer.engine.forward import score_texts
 from trainer.engine.models import (
@@ -63,7 +64,9 @@ class Evaluator(NamedTuple):
 
     def score(self, responses: Sequence[tuple[Messages, str]]) -> Tensor:
         """(N,) rewards of responses to conversations."""
-        return score_texts(self.model, self.encoder, responses)
+        scores = score_texts(self.model, self.encoder, responses)
+        check_rewards([scores])
+        return scores
 
 
 class Side(NamedTuple):
@@ -79,6 +82,7 @@ class Side(NamedTuple):
 def main(config: EvaluateConfig) -> Result:
     """The figures, also written to --out."""
     figures = evaluate(config)
+    check_figures(figures)
     if config.out:
         write_json(Path(config.out), figures)
     return figures
@@ -98,7 +102,9 @@ def evaluate(config: EvaluateConfig) -> JsonObject:
     for model, encoder in evaluators:
         examples = [encode(encoder, each) for each in rankings]
         pad = encoder.tokenizer.pad_token_id
-        members.append(rewards_on(model, examples, pad, batch_size=size))
+        rewards = rewards_on(model, examples, pad, batch_size=size)
+        check_rewards(rewards)
+        members.append(rewards)
     means = [torch.stack(each).mean(0) for each in zip(*members, strict=True)]
     figures = as_json(ranking_figures(rankings, means))
     if not figures["pairs"]:
@@ -107,6 +113,26 @@ def evaluate(config: EvaluateConfig) -> JsonObject:
         figures["ensemble"] = disagreement(rankings, members)
     cut = evaluators[0].encoder.cut
     return figures | ({"cut": cut} if cut else {})
+
+
+def check_rewards(rewards: Sequence[Tensor]) -> None:
+    """Raise TrainerError where a reward is no number: it would count as a tie, or as a wrong pair."""
+    if not all(bool(each.isfinite().all()) for each in rewards):
+        raise TrainerError("the reward model's rewards are no numbers")
+
+
+def check_figures(value: JsonValue, name: str = "") -> None:
+    """Raise TrainerError where a figure is no number: JSON has no word for it, and nobody a use."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TrainerError(
+            f"{name.lstrip('.')} is {value}: the rewards or the responses are no numbers"
+        )
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            check_figures(each, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            check_figures(each, f"{name}.{number}")
 
 
 def load_evaluator(path: str, config: EvaluateConfig, device: torch.device) -> Evaluator:

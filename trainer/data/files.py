@@ -119,6 +119,18 @@ def _prompt_of(example: Ranking | Demonstration | Prompt) -> Messages:
     return example.messages[:-1] if isinstance(example, Demonstration) else example.messages
 
 
+def check_characters(file: Path, line: int, text: str, row: JsonObject) -> None:
+    """Raise TrainerError where an escape stands for half a character: no tokenizer can read it."""
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise TrainerError(
+            f"{file}:{line}: holds half a character (a surrogate that stands alone)"
+        ) from None
+
+
 def _rows(file: Path) -> Iterator[tuple[int, JsonObject]]:
     if file.suffix == ".parquet":
         import pyarrow.parquet
@@ -135,6 +147,7 @@ def _rows(file: Path) -> Iterator[tuple[int, JsonObject]]:
                 row = json.loads(text)
                 if not isinstance(row, dict):
                     raise TrainerError(f"{file}:{line}: must be a JSON object")
+                check_characters(file, line, text, row)
                 yield line, row
         except json.JSONDecodeError as error:
             raise TrainerError(f"{file}:{line}: is not JSON: {error.msg}") from None

@@ -18,7 +18,7 @@ from trainer.rl.rewards import paths_of
 from trainer.rl.trainer import Config, HeldoutEvaluation, OnPolicyTrainer
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
-from trainer.run.files import hash_model_files
+from trainer.run.files import hash_model_files, writing
 from trainer.run.metrics import Metrics
 from trainer.run.plots import draw_frontier
 from trainer.run.report import Sample
@@ -64,7 +64,8 @@ def run_on_policy(
             raise TrainerError("the reference moved: this is a fault of the program")
         after = trainer.evaluate(held_out) if held_out else None
         if config.lora_rank:
-            save_adapters(trainer.policy, run.folder / "adapter", writes=processes.first)
+            with writing(run.folder / "adapter"):
+                save_adapters(trainer.policy, run.folder / "adapter", writes=processes.first)
         result: JsonObject = {
             "stage": stage,
             "steps": run.last_step,

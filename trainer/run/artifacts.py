@@ -7,7 +7,7 @@ from typing import Protocol
 
 from trainer.data.values import JsonObject
 from trainer.run.directory import Run
-from trainer.run.files import write_json
+from trainer.run.files import write_json, writing
 from trainer.run.model_card import write_card
 from trainer.run.report import Sample, write_report
 
@@ -25,10 +25,11 @@ def save_model(
     """Save both (and a card) under another name and rename it: there is never half a model."""
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    model.save_pretrained(fresh)
-    tokenizer.save_pretrained(fresh)
-    if card is not None:
-        (fresh / "README.md").write_text(card)
+    with writing(fresh):
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        if card is not None:
+            (fresh / "README.md").write_text(card)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
 

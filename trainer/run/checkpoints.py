@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from trainer.run.files import writing
+
 # Tensors and plain numbers, in dictionaries and lists: all that a later start needs.
 State: TypeAlias = dict[str, Any]
 # The newest and the one before it, in case a kill cut the newest's disk short.
@@ -24,9 +26,10 @@ def save_checkpoint(folder: Path, step: int, state: State) -> None:
     fresh = folder / ".new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    torch.save({**state, "step": step}, fresh / "state.pt")
-    with (fresh / "state.pt").open("rb") as file:
-        os.fsync(file.fileno())
+    with writing(fresh):
+        torch.save({**state, "step": step}, fresh / "state.pt")
+        with (fresh / "state.pt").open("rb") as file:
+            os.fsync(file.fileno())
     final = folder / f"step-{step:08d}"
     shutil.rmtree(final, ignore_errors=True)
     fresh.rename(final)

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,16 @@ FORMAT_VERSION = 1
 FREE_TO_CHANGE = ("out", "resume", "checkpoint_every")
 # What is written down for the record alone: a run may go on on a machine that computes otherwise.
 NOTED = {"linear"}
+
+
+def same_place(one: object, other: object) -> bool:
+    """Whether two settings are equal, or two spellings of one path (or of several, with commas between)."""
+    if one == other or not isinstance(one, str) or not isinstance(other, str):
+        return one == other
+    if not one or not other:
+        return False
+    places = [[os.path.realpath(part.strip()) for part in each.split(",")] for each in (one, other)]
+    return places[0] == places[1]
 
 
 class ProcessGroup(Protocol):
@@ -141,7 +152,8 @@ class Run:
         asked_before, asked = before.get("config"), now["config"]
         assert isinstance(asked, dict)
         for name, value in asked_before.items() if isinstance(asked_before, dict) else ():
-            if name not in FREE_TO_CHANGE and asked.get(name) != value:
+            hashed = f"{name}_hash" in self._provenance and value and asked.get(name)
+            if name not in FREE_TO_CHANGE and not hashed and not same_place(value, asked.get(name)):
                 raise TrainerError(
                     f"{self.folder}: its checkpoint is of another run: {name} was {value!r}, "
                     f"is {asked.get(name)!r}"

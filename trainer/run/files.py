@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.data.values import JsonObject, JsonValue
-from trainer.errors import TrainerError
+from trainer.errors import TrainerError, first_line
 
 
 def read_description(file: Path) -> JsonObject:
@@ -15,6 +18,19 @@ def read_description(file: Path) -> JsonObject:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise TrainerError(f"{file}: cannot be read: {error}") from None
     return description
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Libraries write into the folder. Raises TrainerError where they cannot, and takes the half away.
+
+    Each says it in an exception of its own that the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrainerError(f"{folder}: cannot be written: {first_line(error)}") from None
 
 
 def write_json(path: Path, value: JsonValue) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tests.trainer.conftest import make_tokenizer
 from trainer import dpo, ppo, reward, sft
+from trainer.__main__ import main
 from trainer.engine import tokens
 from trainer.errors import TrainerError
 from trainer.formulas.losses import policy_loss
@@ -148,3 +149,16 @@ def test_a_prompt_longer_than_the_window_keeps_its_end(tiny_model: str) -> None:
     assert len(prompt) + len(response) == 16
     assert tokenizer.convert_ids_to_tokens(prompt)[-2:] == ["cat", "<assistant>"]
     assert encoder.cut == {"prompt cut at its start": 1}
+
+
+@pytest.mark.parametrize("field", ["chosen", "prompt", "rater"])
+def test_half_a_character_is_told_with_its_line(
+    field: str, tiny_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [pair(1, chosen="a moon \U0001f600"), pair(2) | {field: "cut \ud83d"}]
+    data = write(tmp_path / "pairs.train.jsonl", rows)
+    flags = ["--data", str(data), "--model", tiny_model, "--device", "cpu"]
+    for stage in ("reward", "dpo", "sft", "generate"):
+        assert main([stage, *flags, "--out", str(tmp_path / stage)]) == 1
+        said = capsys.readouterr().err.strip().splitlines()
+        assert said[-1].startswith(f"trainer {stage}: {data}:2: holds half a character")

@@ -1,6 +1,7 @@
 """What a folder has to hold to be a policy or a reward model; what is not whole is refused in one line."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from trainer.engine.capabilities import probe_sampling
 from trainer.engine.models import load_policy, load_reward_model, without_dropout
 from trainer.engine.tokens import load_tokenizer
 from trainer.errors import TrainerError
+from trainer.evaluate import check_figures
 from trainer.rl.rollout import rows_of, sample
 
 CPU = torch.device("cpu")
@@ -238,3 +240,25 @@ def test_a_policy_that_comes_to_no_numbers_ends_generate(
         more = ["--response-length", "4", "--temperature", temperature, "--out", str(out)]
         assert "no numbers" in refusal(capsys, "generate", *flags, *more)
         assert not out.exists()
+
+
+def test_a_reward_model_that_comes_to_no_numbers_ends_evaluate(
+    tiny_model: str, rankings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Finite weights, and rewards that are not: neither a figure of theirs nor a file."""
+    folder = make_reward_folder(tmp_path / "reward", tiny_model)
+    change_weights(folder, lambda weights: weights["score.weight"].fill_(3e38))
+    out = tmp_path / "figures.json"
+    flags = ["--reward", str(folder), "--data", str(rankings), "--device", "cpu"]
+    flags += ["--response-length", "4", "--out", str(out)]
+    sides = ["--policy", tiny_model, "--against", tiny_model]
+    for more in ([], sides):
+        said = refusal(capsys, "evaluate", *flags, *more)
+        assert "the reward model's rewards are no numbers" in said
+        assert not out.exists()
+
+
+def test_no_figure_of_evaluate_is_without_a_number() -> None:
+    check_figures({"a": [1.0, None, {"b": 2}], "c": "nan"})
+    with pytest.raises(TrainerError, match=r"^a\.1\.b is nan"):
+        check_figures({"a": [1.0, {"b": math.nan}]})
