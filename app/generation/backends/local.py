@@ -248,7 +248,11 @@ class LoadedModel:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                cache = output.past_key_values
+                cache = getattr(output, "past_key_values", None)
+                if cache is None:  # a state of another kind (Mamba's), which takes padding in
+                    raise ValueError(
+                        "it keeps no cache of keys and values, and is not sampled here"
+                    )
                 rows = torch.tensor(active, device=self.device)
                 draws = torch.tensor(
                     [torch.rand((), generator=streams[i]).item() for i in active],
@@ -298,6 +302,10 @@ def draw(logits: "Tensor", temperature: "Tensor", top_p: "Tensor", uniform: "Ten
     before = chances.cumsum(-1) - chances
     chances = chances.masked_fill(before >= top_p[:, None], 0.0)
     reached = chances.cumsum(-1)
+    if not bool(
+        reached[:, -1].isfinite().all()
+    ):  # any token would do, and none would mean anything
+        raise ValueError("its logits are no numbers")
     picked = (reached < uniform[:, None] * reached[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)
     picked = torch.where(temperature == 0, torch.zeros_like(picked), picked)
     return order.gather(-1, picked[:, None])[:, 0]
