@@ -242,6 +242,7 @@ async def add_tasks(session: AsyncSession, project: Project, count: int) -> None
     await session.commit()
 
 
+@pytest.mark.slow
 async def test_a_model_of_this_machine_tells_its_own_chances(
     sessions: SessionMaker, settings: Settings, principles: Path, tmp_path: Path
 ) -> None:
