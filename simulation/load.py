@@ -67,9 +67,10 @@ def start_raters(
 
 def finish_raters(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Their log. Raises RuntimeError where they broke."""
-    assert process.stdout is not None
-    text = process.stdout.read()
-    if process.wait() != 0:
+    with process:
+        assert process.stdout is not None
+        text = process.stdout.read()
+    if process.returncode != 0:
         raise RuntimeError("the load generator failed")
     log: dict[str, Any] = json.loads(text)
     return log
