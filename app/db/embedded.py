@@ -24,7 +24,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -49,6 +49,8 @@ from app.errors import PlackettError, Unavailable
 
 log = structlog.get_logger(__name__)
 
+# In a cluster's folder outside of ours: whose it is, for whoever cleans up when ours is gone.
+OWNER_FILE = "owner"
 SUPERUSER = "plackett"
 DATABASE = "plackett"
 START_SECONDS = 60
@@ -181,12 +183,21 @@ class EmbeddedServer:
             self._stop(mode="immediate")
             if place != self.home:
                 shutil.rmtree(place)
+            self._remove_left_behind()
             for path in self.home.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif path.suffix != ".lock":
                     path.unlink()
         return True
+
+    def _remove_left_behind(self) -> None:
+        """Clusters that were this folder's before it was deleted, their servers too."""
+        for owner in ROOTS_HOME.glob(f"*/{OWNER_FILE}") if os.geteuid() == 0 else ():
+            with suppress(FileNotFoundError):  # somebody else has just removed theirs
+                if owner.read_text() == str(self.home):
+                    postmaster.kill(owner.parent / "cluster", seconds=3)
+                    shutil.rmtree(owner.parent)
 
     # What follows runs under the exclusive lock of `start.lock`.
 
@@ -344,6 +355,7 @@ class EmbeddedServer:
                 place = ROOTS_HOME / secrets.token_hex(8)
                 make_public(ROOTS_HOME)
                 place.mkdir(mode=0o700)
+                (place / OWNER_FILE).write_text(str(self.home))
             # The server's account makes the cluster and its log here.
             os.chown(place, account.uid, account.gid)
         cluster = place / "cluster"

@@ -92,7 +92,8 @@ class Follower:
         command, folder = prepared
         make_private(folder)
         if (folder / "result.json").exists() and adopt(folder) is None:
-            await self._finish(folder, 0, cancelled=False)  # it ended while nobody looked
+            await self._copy_metrics(folder)  # it ended while nobody looked
+            await self._finish(folder, 0, cancelled=False)
             return
         process = adopt(folder) or await start(command, folder)
         adopted = isinstance(process, AdoptedProcess)

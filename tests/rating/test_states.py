@@ -104,6 +104,10 @@ class Model:
         task = own.get(True) if act.prefetch else own.get(False, own.get(True))
         if task is not None:
             hold = self.holds[task, act.rater]
+            if self.paused and hold.prefetched and not act.prefetch:
+                # Its turn comes, and a paused project gives nothing new: it goes back.
+                hold.state, hold.slot, hold.prefetched = EXPIRED, None, False
+                return got is None
             if hold.expired or (hold.prefetched and not act.prefetch):
                 hold.expired = False
             hold.prefetched = act.prefetch

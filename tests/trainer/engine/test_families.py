@@ -128,13 +128,16 @@ def test_a_model_that_computes_differently_each_time_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What the first step's identities are for: here a dropout that was not switched off."""
-    monkeypatch.setattr("trainer.engine.models.without_dropout", lambda model: model.train())
+    monkeypatch.setattr("trainer.engine.models.without_dropout", lambda model: model.eval())
+    monkeypatch.setattr(
+        "trainer.engine.prepare.checkpoint_activations", lambda model: model.train()
+    )
     model = tmp_path / "model"
     make_policy("OPT").save_pretrained(model)
     make_tokenizer().save_pretrained(model)
     flags = ["--data", str(rankings), "--device", "cpu", "--batch-size", "8", "--steps", "1"]
     out = ["--model", str(model), "--max-length", "48", "--out", str(tmp_path / "dpo")]
-    assert main(["dpo", *flags, *out]) == 1
+    assert main(["dpo", *flags, *out, "--gradient-checkpointing"]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("trainer dpo: DPO's first")
     assert "cannot be trained here" in said
