@@ -104,6 +104,9 @@ def answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=5) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds its answer, and with it the connection
+        return False
     except (OSError, urllib.error.URLError):
         return False
 
