@@ -179,15 +179,12 @@ async def test_the_loop_turns_once(
             return dict(client.get("/api/v1/projects/loop/progress").json())
 
         await until(lambda: progress()["generated"] == PROMPTS, seconds=600)
-        rater = SimulatedRater(
-            httpx.Client(base_url=house.address, timeout=60),
-            house.token("rob@example.org", "rater"),
-            liveliness,
-            NOISE,
-            seed=5,
-        )
-        while rater.rate_next("loop"):
-            pass
+        with httpx.Client(base_url=house.address, timeout=60) as connection:
+            rater = SimulatedRater(
+                connection, house.token("rob@example.org", "rater"), liveliness, NOISE, seed=5
+            )
+            while rater.rate_next("loop"):
+                pass
         assert rater.rated == progress()["rated"] == PROMPTS
 
         split = {"train": 0.75, "validation": 0.05, "test": 0.2}
