@@ -15,7 +15,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy.engine import make_url
 
-from app.db.embedded import EmbeddedServer
+from app.db.binaries import ROOTS_HOME
+from app.db.embedded import OWNER_FILE, EmbeddedServer
 from app.db.engine import libpq_url
 from app.settings import CHECKOUT
 
@@ -26,11 +27,15 @@ PASS_SECONDS = 1.0
 
 
 @contextmanager
-def swept(folder: Path) -> Iterator[None]:
-    """No server of this data directory outlives the context or the process."""
+def swept(folder: Path, *, owned: Path | None = None) -> Iterator[None]:
+    """No server of this data directory outlives the context or the process.
+
+    Nor one of any data directory below `owned`, which has to be this run's alone: tests start servers of
+    their own there, and kill those who would have stopped them.
+    """
     EmbeddedServer(folder).remove()  # of a run whose watchdog was killed as well
     watchdog = subprocess.Popen(
-        [sys.executable, "-m", "simulation.cluster", folder],
+        [sys.executable, "-m", "simulation.cluster", folder, *([owned] if owned else [])],
         cwd=CHECKOUT,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -44,9 +49,11 @@ def swept(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_server(folder: Path, *, options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of an embedded server in that folder."""
-    with swept(folder), EmbeddedServer(folder, options=options) as url:
+def temporary_server(
+    folder: Path, *, options: Mapping[str, str] | None = None, owned: Path | None = None
+) -> Iterator[str]:
+    """The URL of an embedded server in that folder; for `owned` see `swept`."""
+    with swept(folder, owned=owned), EmbeddedServer(folder, options=options) as url:
         yield url
 
 
@@ -68,14 +75,34 @@ def database_url(server: str, name: str) -> str:
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
-def watch(folder: Path) -> None:
+def watch(folder: Path, owned: Path | None) -> None:
     """Wait for the user's end; then leave nothing behind."""
     passes = 1 if sys.stdin.read() == ALL_IS_WELL else PASSES_AFTER_A_KILL
+    last = False
     for each in range(passes):
         if each:
             time.sleep(PASS_SECONDS)
-        EmbeddedServer(folder).remove()
+        last = EmbeddedServer(folder).remove()
+    # Where another process still has the folder's server, that one's watchdog does the rest.
+    if last and owned is not None:
+        for data_dir in find_data_dirs(owned):
+            remove_soon(data_dir)
+
+
+def find_data_dirs(base: Path) -> set[Path]:
+    """The data directories below a folder that have, or had, a cluster; as root it may lie elsewhere."""
+    inside = {cluster.parent.parent for cluster in base.rglob("postgres/cluster")}
+    owners = {Path(file.read_text()) for file in ROOTS_HOME.glob(f"*/{OWNER_FILE}")}
+    return inside | {home.parent for home in owners if home.is_relative_to(base)}
+
+
+def remove_soon(data_dir: Path) -> None:
+    """Remove a data directory's cluster; whoever was killed may hold it for a moment."""
+    for _ in range(PASSES_AFTER_A_KILL):
+        if EmbeddedServer(data_dir).remove():
+            return
+        time.sleep(PASS_SECONDS)
 
 
 if __name__ == "__main__":
-    watch(Path(sys.argv[1]))
+    watch(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

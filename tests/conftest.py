@@ -76,7 +76,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with temporary_server(shared / "server", options=FAST) as url:
+    with temporary_server(shared / "server", options=FAST, owned=shared) as url:
         yield url
 
 

@@ -27,6 +27,17 @@ def test_other(server_url):
     pass
 """
 
+LEAVING = """
+import os, subprocess, sys
+
+LEAVES_ITS_SERVER = {script!r}
+
+def test_leaves_a_server_of_its_own(server_url, tmp_path):
+    subprocess.run(
+        [sys.executable, "-c", LEAVES_ITS_SERVER, tmp_path / "data", os.environ["TOLD"]], check=True
+    )
+"""
+
 LEAVES_ITS_SERVER = """
 import os, sys
 from pathlib import Path
@@ -36,9 +47,11 @@ os._exit(0)
 """
 
 
-def start(folder: Path, *, waits: float, workers: int) -> "subprocess.Popen[bytes]":
+def start(
+    folder: Path, *, waits: float = 0, workers: int, tests: str = WAITING
+) -> "subprocess.Popen[bytes]":
     """A run of pytest with our fixtures, and its server in the folder."""
-    (folder / "test_waiting.py").write_text(WAITING)
+    (folder / "test_run.py").write_text(tests)
     of_ours = ("PYTEST_XDIST_WORKER", "PLACKETT_TEST_DATABASE_URL", "PYTEST_ADDOPTS")
     return subprocess.Popen(
         [
@@ -105,6 +118,16 @@ def test_a_run_that_passes_leaves_nothing_and_the_next_takes_the_same_folder(
             assert not servers_of(cluster)
             assert not cluster.exists()
             (tmp_path / "url").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_servers_that_tests_start_and_leave_end_with_the_run(tmp_path: Path, workers: int) -> None:
+    with swept(tmp_path / "base" / "server"):
+        run = start(tmp_path, workers=workers, tests=LEAVING.format(script=LEAVES_ITS_SERVER))
+        cluster = cluster_of(tmp_path)
+        assert run.wait(timeout=60) == 0
+        until(lambda: not servers_of(cluster) and not cluster.exists(), seconds=SOON)
 
 
 @pytest.mark.slow
