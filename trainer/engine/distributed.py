@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from trainer.engine.protocols import Module
-from trainer.errors import TrainerError, UsageError
+from trainer.errors import TrainerError, UsageError, first_line
 
 Item = TypeVar("Item")
 
@@ -159,8 +159,16 @@ def whole(value: Any) -> Any:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a whole state into the optimiser of a model that may be divided."""
-    optimizer.load_state_dict(state)
+    """Load a whole state into the optimiser of a model that may be divided.
+
+    Raises TrainerError where the state is of another division into groups: an older trainer's.
+    """
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise TrainerError(
+            f"the checkpoint's optimiser is of another version of the trainer: {first_line(error)}"
+        ) from None
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             moments = optimizer.state.get(parameter, {})

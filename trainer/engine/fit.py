@@ -84,7 +84,7 @@ class Learner(Generic[AnyModel, Example]):
             trunk_of(model).compile(dynamic=True)
         self.config, self.processes, self.lr = config, processes, lr
         self.sum_losses, self.weight_of = sum_losses, weight_of
-        self.optimizer = adam(groups_of(model), lr=lr, weight_decay=config.weight_decay)
+        self.optimizer = adam(groups_of(model, weight_decay=config.weight_decay), lr=lr)
         self.best = Best()
 
     def training_step(self, batch: Sequence[Example], *, lr: float) -> dict[str, float]:

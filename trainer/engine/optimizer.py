@@ -13,22 +13,29 @@ from trainer.engine.protocols import Module
 ParameterGroup = dict[str, Any]
 
 
-def groups_of(model: Module, **settings: float) -> list[ParameterGroup]:
-    """What an optimiser moves of the model; divided weights are a group of their own."""
-    moving = [each for each in model.parameters() if each.requires_grad]
-    parts = (
-        [each for each in moving if not isinstance(each, DTensor)],
-        [each for each in moving if isinstance(each, DTensor)],
-    )
-    return [{"params": part, **settings} for part in parts if part]
+def groups_of(
+    model: Module, *, weight_decay: float = 0.0, **settings: float
+) -> list[ParameterGroup]:
+    """What an optimiser moves of the model; divided weights are groups of their own.
+
+    Decay is for matrices alone, as everywhere since GPT-2: a norm's scale is 1 where it does nothing, and
+    drawing it, or a bias, to 0 makes no model simpler.
+    """
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+    for each in model.parameters():
+        if each.requires_grad:
+            decay = weight_decay if each.dim() > 1 else 0.0
+            groups.setdefault((isinstance(each, DTensor), decay), []).append(each)
+    return [
+        {"params": groups[divided, decay], "weight_decay": decay, **settings}
+        for divided, decay in sorted(groups)
+    ]
 
 
-def adam(
-    groups: list[ParameterGroup], *, lr: float, weight_decay: float = 0.0
-) -> torch.optim.Optimizer:
+def adam(groups: list[ParameterGroup], *, lr: float) -> torch.optim.Optimizer:
     """AdamW with the papers' epsilon of 1e-5 (Huang et al. 2024, detail 5 of PPO's)."""
     divided = any(isinstance(each, DTensor) for group in groups for each in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, eps=1e-5, weight_decay=weight_decay, fused=not divided)
+    return torch.optim.AdamW(groups, lr=lr, eps=1e-5, fused=not divided)
 
 
 def weights_of(model: Module) -> dict[str, Tensor]:

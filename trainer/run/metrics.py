@@ -20,7 +20,7 @@ def to_row(step: int, figures: Mapping[str, float]) -> Metrics:
         finite = math.isfinite(value)
         if name in ("loss", "grad_norm") and not finite:
             raise TrainerError(f"step {step}: {name} is {value}; try a smaller --lr")
-        row[name] = round(float(value), 8) if finite else None
+        row[name] = float(f"{value:.9g}") if finite else None
     return row
 
 

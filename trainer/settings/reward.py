@@ -12,7 +12,7 @@ from trainer.settings.supervised import SupervisedConfig
 class RewardConfig(SupervisedConfig):
     """A reward model from rankings."""
 
-    weight_decay: float = flag(0.01, "decay of the weights")
+    weight_decay: float = flag(0.01, "decay of the weights, but for norms and biases")
     max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
     label_smoothing: float = flag(0.0, "the chance that a ranking is the wrong way round")
     margin_scale: float = flag(

@@ -10,7 +10,7 @@ from trainer.settings.training import TrainingConfig
 class SupervisedConfig(TrainingConfig):
     """What the stages that learn from a fixed set of examples take."""
 
-    weight_decay: float = flag(0.0, "decay of the weights")
+    weight_decay: float = flag(0.0, "decay of the weights, but for norms and biases")
     max_grad_norm: float = flag(1.0, "longer gradients are shortened to this")
     validate_every: int | None = flag(
         None, "updates between looks at the validation split [default: a tenth of the run]"
