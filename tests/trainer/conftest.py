@@ -1,6 +1,7 @@
 """A tokenizer and models small enough to train in moments, through the real transformers code."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,10 @@ def write_rankings(file: Path) -> Path:
             }
             lines.write(json.dumps(row) + "\n")
     return file
+
+
+@pytest.fixture(scope="module")
+def module_patch() -> Iterator[pytest.MonkeyPatch]:
+    """What a module's tests replace all through."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
