@@ -6,6 +6,7 @@ on when it strikes is not waited for any longer: the last rites are held (the em
 stay behind) and the process ends. A second signal changes nothing.
 """
 
+import asyncio
 import os
 import signal
 import threading
@@ -123,3 +124,20 @@ def _strike(seconds: float) -> None:
         except Exception as error:
             log.error("a last rite failed", error=str(error))
     os._exit(128 + (_clock.signal or signal.SIGTERM))
+
+
+# How long a task that was cancelled may take to notice.
+CANCEL_SECONDS = 0.5
+
+
+async def call_off(task: "asyncio.Task[object]") -> None:
+    """Cancel a task that goes on for ever, and wait for its end.
+
+    A cancellation can be lost: what `asyncio.wait_for` waits for may come in the same moment (before
+    Python 3.12), and libraries that wait so go on. So it is said again until the task has ended.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_SECONDS)
+    if not task.cancelled():
+        task.exception()  # nobody else asks for it

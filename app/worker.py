@@ -153,8 +153,7 @@ class QueueWorker:
                 stalled_worker_timeout=self.silence_seconds,
             )
         finally:
-            sweeps.cancel()
-            await asyncio.gather(sweeps, return_exceptions=True)
+            await stopping.call_off(sweeps)
 
     async def _sweep(self, jobs: App) -> None:
         """Give the jobs of workers that died back to the queue: whichever worker is left sees to it."""

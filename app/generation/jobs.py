@@ -21,6 +21,7 @@ from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import stopping
 from app.db.engine import SessionMaker
 from app.db.types import utc_now
 from app.generation import queries
@@ -123,8 +124,7 @@ class Worker:
                 async with self.renewing:
                     await self._finish(project_id, work)
         finally:
-            renewals.cancel()
-            await asyncio.gather(renewals, return_exceptions=True)
+            await stopping.call_off(renewals)
         async with self.sessions() as session:
             if await queries.count_due(session, project_id, utc_now()):
                 await enqueue(session, project_id, 1)
