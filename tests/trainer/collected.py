@@ -34,7 +34,7 @@ def tell(source: random.Random) -> str:
 def ask(source: random.Random) -> str:
     """A prompt, of a length that differs from another's."""
     polite = source.choice(("", "please ", "yes please "))
-    return f"{polite}tell me a story {source.choice(('', 'in the sun ', 'on the hill '))}no !"
+    return f"{polite}tell me story {source.choice(NOUNS)} {source.choice(VERBS)}"
 
 
 def write_export(folder: Path, *, seed: int = 0) -> str:
