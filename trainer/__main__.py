@@ -7,10 +7,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from trainer.errors import explain_failures
+from trainer.errors import UsageError, explain_failures
 from trainer.settings import Stage, list_stages
 from trainer.settings.environment import name_lines, set_thread_variables
 from trainer.settings.flags import parse
+from trainer.settings.launcher import refuse_launcher_settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,13 +42,27 @@ def main(argv: list[str]) -> int:
 def run_stage(name: str, stage: Stage, flags: list[str]) -> None:
     """Read the settings, and only then import what is heavy; print the figures as the last line."""
     asked = [each for each in flags if each != DRY_RUN]
-    config: DataclassInstance = parse(
-        stage.config, asked, program=f"python -m trainer {name}", example=stage.example
-    )
+    try:
+        config: DataclassInstance = parse(
+            stage.config, asked, program=f"python -m trainer {name}", example=stage.example
+        )
+        processes = refuse_launcher_settings(config)
+    except UsageError:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        raise SystemExit(2) from None  # it is the same in all processes of a machine: one says it
     if len(asked) < len(flags):
         print(json.dumps(dataclasses.asdict(config)))  # noqa: T201
         return
-    result = importlib.import_module(f"trainer.{name}").main(config)
+    if processes == 1:
+        result = importlib.import_module(f"trainer.{name}").main(config)
+    elif not stage.makes:
+        raise UsageError(f"{name} is one process's work, and the launcher started {processes}")
+    else:
+        from trainer.engine.distributed import one_voice
+
+        with one_voice():
+            result = importlib.import_module(f"trainer.{name}").main(config)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
         print(json.dumps(result))  # noqa: T201 - the interface
 

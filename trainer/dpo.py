@@ -62,35 +62,19 @@ class Pair:
 def main(config: DPOConfig) -> Result:
     """Train; the result is also in result.json."""
     processes = Processes(choose_device(config.device))
+    processes.check_batch(config.batch_size)
     make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
 
     def load(path: str = config.model) -> Policy:
-        return load_policy(path, tokenizer, processes.device)
+        return load_policy(path, tokenizer, processes.loading_device(config.shard))
 
-    policy = load()
     if config.reference and not same_tokens(tokenizer, load_tokenizer(config.reference)):
         raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
-    reference = prepare_model(
-        load(config.reference or config.model), config, processes, trainable=False
-    )
-    encoder = Encoder(tokenizer, fit_window(config.max_length, policy, reference))
-    pad = tokenizer.pad_token_id
-    train = with_reference(reference, to_pairs(encoder, data["train"]), pad)
-    held_out = with_reference(reference, to_pairs(encoder, data["validation"]), pad)
-    del reference
-    if not train:
-        raise TrainerError(f"{config.data}: has no comparisons to train on")
+    policy, pad = load(), tokenizer.pad_token_id
     lr = config.lr or default_lr(1e-6, 6.9e9, count_parameters(policy))
-    steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
-    provenance = provenance_of(
-        config,
-        data,
-        lr=lr,
-        window=encoder.max_length,
-        reference_hash=hash_model_files(config.reference or config.model),
-    )
+    # Made ready one after the other: no two stand whole on a device that they are to be divided on.
     learner: Learner[Policy, Pair] = Learner(
         policy,
         config,
@@ -98,6 +82,23 @@ def main(config: DPOConfig) -> Result:
         lr=lr,
         sum_losses=lambda model, pairs: sum_losses(model, pairs, pad, config),
         weight_of=lambda pair: pair.weight,
+    )
+    reference = prepare_model(
+        load(config.reference or config.model), config, processes, trainable=False
+    )
+    encoder = Encoder(tokenizer, fit_window(config.max_length, policy, reference))
+    train = with_reference(reference, to_pairs(encoder, data["train"]), pad)
+    held_out = with_reference(reference, to_pairs(encoder, data["validation"]), pad)
+    del reference
+    if not train:
+        raise TrainerError(f"{config.data}: has no comparisons to train on")
+    steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
+    provenance = provenance_of(
+        config,
+        data,
+        lr=lr,
+        window=encoder.max_length,
+        reference_hash=hash_model_files(config.reference or config.model),
     )
 
     def validate(model: Policy) -> Validation:

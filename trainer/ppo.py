@@ -32,8 +32,9 @@ from trainer.data.files import read_demonstrations
 from trainer.data.values import Result
 from trainer.engine.batches import Batches
 from trainer.engine.capabilities import check_identity
-from trainer.engine.distributed import Processes
+from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.models import load_reward_model
+from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import RewardModel
 from trainer.engine.responses import response_logits, response_values
 from trainer.engine.tokens import Encoder
@@ -77,8 +78,8 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
     """PPO's four models and one update of it."""
 
     def __init__(self, config: PPOConfig, processes: Processes) -> None:
-        models = load_models(config, processes.device)
-        self.value_model = load_value_model(config, models, processes.device)
+        models = load_models(config, processes)
+        self.value_model = load_value_model(config, models, processes)
         value = Trained(self.value_model, config.value_lr)
         super().__init__(config, processes, models, {"value_model": value})
         self.ptx = Demonstrations(config, self.encoder) if config.ptx_coef else None
@@ -147,16 +148,18 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         config = self.config
         tokens = experience.rollout.response_mask[rows].sum().float()
         self.optimizer.zero_grad()
-        own = self.processes.share(rows.tolist())
         micro_batches = experience.micro_batches
-        # One minibatch is all of this process's rows, and they are laid out already; else lay it out.
-        if len(own) != sum(len(each.rows) for each in micro_batches):
-            micro_batches = self.build_micro_batches(experience.rollout, own)
+        # One minibatch is all rows, and each process's share of them is laid out already; else lay it out.
+        if config.minibatches > 1 or wants_shards(config.shard):
+            micro_batches = self.share_micro_batches(experience.rollout, rows.tolist())
         sums: dict[str, Tensor] = {}
         for micro_batch in micro_batches:
             add_figures(sums, self.add_gradients(experience, micro_batch, tokens))
         ptx = self.add_ptx_gradients(self.ptx) if self.ptx is not None else {}
         figures = self.reduce_figures(sums)
+        # The variance over all tokens: those of parts would say nothing of how the parts differ.
+        square = figures.pop("ratio_square")
+        figures["ratio_var"] = max(0.0, square - (figures["ratio"] - 1) ** 2)
         figures["loss"] = figures["policy_loss"] + config.value_coef * figures["value_loss"]
         for name, model in (("grad_norm", self.policy), ("value_grad_norm", self.value_model)):
             self.processes.all_reduce_gradients(model.parameters())
@@ -170,7 +173,7 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         """The policy's and the value model's gradients of a few episodes, added to those before; their
         share of the minibatch's figures."""
         config = self.config
-        rows, batch = micro_batch
+        rows, batch, weight = micro_batch
         kept = experience.rollout.response_mask[rows].bool()
         old, old_values = experience.logprobs[rows][kept], experience.values[rows][kept]  # (M,)
         advantages, returns = experience.advantages[rows][kept], experience.returns[rows][kept]
@@ -182,30 +185,30 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         value_lost, value_clipped = value_loss(values, old_values, returns, ones, config.value_clip)
         # The two models share nothing, so the weight between their losses only scales the report:
         # on the value model's gradient Adam would undo it, but for its epsilon.
-        ((lost + value_lost) / tokens).backward()  # type: ignore[no-untyped-call]
+        (weight * (lost + value_lost) / tokens).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             change = logprobs - old
             share = len(old) / tokens
-            return {
+            figures = {
                 "policy_loss": lost / tokens,
                 "value_loss": value_lost / tokens,
                 "clip_share": clipped * share,
                 "value_clip_share": value_clipped * share,
                 "approx_kl": 0.5 * change.square().sum() / tokens,
                 "ratio": change.exp().sum() / tokens,
-                "ratio_var": change.exp().var(correction=0) * share,
+                "ratio_square": change.expm1().square().sum() / tokens,  # about 1
                 "entropy": entropies().sum() / tokens,
             }
+            return {name: weight * value for name, value in figures.items()}
 
     def add_ptx_gradients(self, ptx: "Demonstrations") -> dict[str, float]:
         """The policy's gradient of the next batch of demonstrations, added; its loss."""
         batch = ptx.next_batch()
         total = sum(map(count_targets, batch))
-        own = self.processes.share(batch)
+        divided = wants_shards(self.config.shard)
         lost = torch.zeros((), device=self.processes.device)
-        for start in range(0, len(own), self.micro_batch):
-            part = own[start : start + self.micro_batch]
-            loss = sum_losses(self.policy, part, self.tokenizer.pad_token_id).loss / total
+        for part, weight in self.processes.parts(batch, self.micro_batch, divided=divided):
+            loss = sum_losses(self.policy, part, self.tokenizer.pad_token_id).loss * weight / total
             (self.config.ptx_coef * loss).backward()  # type: ignore[no-untyped-call]
             lost += loss.detach()
         return {"ptx_loss": float(self.processes.all_reduce(lost))}
@@ -236,15 +239,16 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
 
 
 def load_value_model(
-    config: PPOConfig, models: OnPolicyModels, device: torch.device
+    config: PPOConfig, models: OnPolicyModels, processes: Processes
 ) -> RewardModel:
     """The reward model's copy; where its tokens are others, the policy's trunk with a head of zeros."""
+    device = processes.loading_device(config.shard)
     same_tokens = models.rewards.first.same_tokens
     start = paths_of(config.reward)[0] if same_tokens else config.model
     value_model = load_reward_model(start, models.tokenizer, device, seed=config.seed)
     if not same_tokens:
         nn.init.zeros_(value_model.score.weight)
-    return value_model
+    return prepare_model(value_model, config, processes, onednn=True)
 
 
 class Demonstrations:

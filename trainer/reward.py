@@ -103,12 +103,14 @@ def main(config: RewardConfig) -> Result:
     """Fit a reward model; the result is also in result.json."""
     by_size = [train_on_share(config, share) for share in numbers_of(config.sizes, "--sizes")]
     processes = Processes(choose_device(config.device))
+    processes.check_batch(config.batch_size)
     make_repeatable(config.seed, processes.device)
     data = read_rankings(config.data)
     tokenizer = load_tokenizer(config.model)
 
     def load() -> RewardModel:
-        return load_reward_model(config.model, tokenizer, processes.device, seed=config.seed)
+        device = processes.loading_device(config.shard)
+        return load_reward_model(config.model, tokenizer, device, seed=config.seed)
 
     model = load()
     model.config.reward_mean = 0.0

@@ -39,7 +39,7 @@ class RLOOTrainer(OnPolicyTrainer[RLOOConfig]):
     """One update of RLOO."""
 
     def __init__(self, config: RLOOConfig, processes: Processes) -> None:
-        super().__init__(config, processes, load_models(config, processes.device))
+        super().__init__(config, processes, load_models(config, processes))
 
     def training_step(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
         """One update of the module's list."""
@@ -68,14 +68,14 @@ class RLOOTrainer(OnPolicyTrainer[RLOOConfig]):
         tokens = rollout.response_mask.sum().float()
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
-        own = self.processes.share(range(episodes))
-        for rows, batch in self.build_micro_batches(rollout, own):
+        for rows, batch, weight in self.share_micro_batches(rollout, range(episodes)):
             logits = response_logits(self.policy, batch)
             logprobs, entropies = chosen_and_entropy(logits, batch.targets, self.config.temperature)
             lost = -(advantages[rows][batch.segment_ids] * logprobs).sum() / episodes
-            lost.backward()  # type: ignore[no-untyped-call]
+            (weight * lost).backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                add_figures(sums, {"loss": lost.detach(), "entropy": entropies().sum() / tokens})
+                entropy = entropies().sum() / tokens
+                add_figures(sums, {"loss": weight * lost.detach(), "entropy": weight * entropy})
         figures = self.reduce_figures(sums)
         self.processes.all_reduce_gradients(self.policy.parameters())
         norm = self.processes.clip_grad_norm(self.policy.parameters(), self.config.max_grad_norm)

@@ -51,12 +51,13 @@ Row = list[PromptResponses]  # (prompt, [response]) of one example, or of severa
 def main(config: SFTConfig) -> Result:
     """Fine-tune; the result is also in result.json."""
     processes = Processes(choose_device(config.device))
+    processes.check_batch(config.batch_size)
     make_repeatable(config.seed, processes.device)
     data = read_demonstrations(config.data)
     tokenizer = load_tokenizer(config.model)
 
     def load() -> Policy:
-        return load_policy(config.model, tokenizer, processes.device)
+        return load_policy(config.model, tokenizer, processes.loading_device(config.shard))
 
     policy = load()
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy))

@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-def make_tiny_model(folder: Path) -> str:
+def make_tiny_model(folder: Path, *, width: int = 32) -> str:
     """Make and save it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -51,8 +51,8 @@ def make_tiny_model(folder: Path) -> str:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=128,
@@ -73,13 +73,13 @@ def rankings(tmp_path: Path) -> Path:
     return write_rankings(tmp_path / "rankings.jsonl")
 
 
-def write_rankings(file: Path) -> Path:
+def write_rankings(file: Path, *, prompts: int = 120) -> Path:
     """Write them."""
     import random
 
     source = random.Random(3)
     with file.open("w") as lines:
-        for number in range(120):
+        for number in range(prompts):
             texts = [
                 " ".join(source.choice(("sun", "moon", "cat", "tree")) for _ in range(5))
                 for _ in range(4)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.engine.forward import autocast_of, hidden_states
+from trainer.engine.forward import autocast_of, generating, hidden_states
 from trainer.engine.last_layer import find_last_layer
 from trainer.engine.protocols import AnyModel, Cache, Model, Policy
 from trainer.engine.responses import select, states_at
@@ -85,7 +85,7 @@ def probe_sampling(policy: Policy, path: str) -> None:
     takes padding in, a cache under another name), every token reads all tokens before it again.
     """
     rows = draw_rows(policy)
-    with torch.no_grad():
+    with torch.no_grad(), generating(policy):
         expected = torch.stack([_follow_alone(policy, row) for row in rows])  # (B, T, V)
         for caches in (True, False):
             policy.samples_with_cache = caches

@@ -10,8 +10,10 @@ and the optimiser's moments are divided among the processes (FSDP: Zhao et al. 2
 `fully_shard` does it); what is outside of the layers stays whole on each.
 """
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -38,7 +40,15 @@ class Processes:
         """Meet the others: over NCCL where there are GPUs, over gloo elsewhere."""
         from accelerate import PartialState
 
-        state = PartialState(cpu=self.device.type == "cpu")
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if self.device.type == "cuda" and here > torch.cuda.device_count():
+            raise UsageError(
+                f"{here} processes on a machine with {torch.cuda.device_count()} GPUs: each needs its own"
+            )
+        try:
+            state = PartialState(cpu=self.device.type == "cpu")
+        except (RuntimeError, ValueError) as error:
+            raise TrainerError(f"the processes cannot meet: {first_line(error)}") from None
         self.rank, self.count = state.process_index, state.num_processes
         if self.device.type == "cuda":
             self.device = state.device
@@ -51,6 +61,25 @@ class Processes:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's part of a batch."""
         return list(items[self.rank :: self.count])
+
+    def parts(
+        self, batch: Sequence[Item], size: int | None, *, divided: bool
+    ) -> list[tuple[list[Item], float]]:
+        """This process's share of a batch, at most `size` items at a time, each part with its weight: 1.
+
+        Where its share is empty, or where the processes hold parts of one model and must all make the same
+        number of passes, parts of weight 0 follow: they are read as any other, and count nowhere.
+        """
+        own = self.share(batch)
+        most = max(1, math.ceil(len(batch) / self.count))
+        step = size or most
+        found = [(own[start : start + step], 1.0) for start in range(0, len(own), step)]
+        passes = math.ceil(most / step) if divided else 1
+        return found + [(list(batch[:1]), 0.0)] * (passes - len(found))
+
+    def loading_device(self, sharded: bool) -> torch.device:
+        """Where models are loaded: not on the device where they are to be divided on their way to it."""
+        return torch.device("cpu") if self.count > 1 and wants_shards(sharded) else self.device
 
     def check_batch(self, size: int) -> None:
         """Raise UsageError where a batch does not divide among the processes."""
@@ -67,6 +96,10 @@ class Processes:
     def any(self, here: bool) -> bool:
         """Whether it is so in any process."""
         return bool(self.all_reduce(torch.tensor(float(here))))
+
+    def mean(self, figure: float) -> float:
+        """A figure that each process has, the same in all of them to the last bit."""
+        return float(self.all_reduce(torch.tensor(figure, dtype=torch.float64))) / self.count
 
     def all_gather(self, items: Sequence[Item]) -> list[Item]:
         """The items of all processes, in the order that `share` took them from."""
@@ -118,10 +151,10 @@ class Processes:
         return float(norm)
 
     def shard(self, model: Module) -> None:
-        """Divide the weights of the model's layers among the processes.
+        """Divide the weights of the model's layers among the processes, and bring it to the device.
 
-        Every layer is divided by itself, so that it may be called from anywhere. Raises TrainerError
-        where the model has no list of layers.
+        Every layer is divided by itself, so that it may be called from anywhere, and so that no more than
+        one of them is ever whole on the device. Raises TrainerError where the model has no list of layers.
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -132,9 +165,17 @@ class Processes:
         if not lists:
             raise TrainerError("--shard: the model has no list of layers to divide")
         layers: Any = max(lists, key=len)
+        named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+        kinds = {type(each).__name__ for each in layers}
+        if named and not kinds <= {each.strip() for each in named.split(",")}:
+            raise TrainerError(
+                f"the launcher divides {named}, and this model's layers are {', '.join(sorted(kinds))}"
+            )
         mesh = init_device_mesh(self.device.type, (self.count,))
         for layer in layers:
             fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        module: Any = model
+        module.to(self.device)
 
 
 def wants_shards(asked: bool) -> bool:
@@ -147,34 +188,20 @@ def local_part(value: Tensor) -> Tensor:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def whole(value: Any) -> Any:
-    """A state (of tensors in dictionaries and lists) in which nothing is divided. All processes ask."""
-    if isinstance(value, DTensor):
-        return value.full_tensor()
-    if isinstance(value, dict):
-        return {name: whole(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [whole(each) for each in value]
-    return value
+def whole(value: Any, *, keep: bool = True) -> Any:
+    """A state (of tensors in dictionaries and lists) in which nothing is divided. All processes ask.
 
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a whole state into the optimiser of a model that may be divided.
-
-    Raises TrainerError where the state is of another division into groups: an older trainer's.
+    What was divided comes to the CPU tensor by tensor: the device never holds more than one of them whole.
+    A process that does not `keep` it gets empty tensors.
     """
-    try:
-        optimizer.load_state_dict(state)
-    except ValueError as error:
-        raise TrainerError(
-            f"the checkpoint's optimiser is of another version of the trainer: {first_line(error)}"
-        ) from None
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            moments = optimizer.state.get(parameter, {})
-            for name, value in moments.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    moments[name] = shard_like(parameter, value)
+    if isinstance(value, DTensor):
+        gathered = value.full_tensor()
+        return gathered.cpu() if keep else gathered.new_empty(0, device="cpu")
+    if isinstance(value, dict):
+        return {name: whole(each, keep=keep) for name, each in value.items()}
+    if isinstance(value, list):
+        return [whole(each, keep=keep) for each in value]
+    return value
 
 
 def shard_like(pattern: Any, value: Tensor) -> Tensor:
@@ -182,3 +209,38 @@ def shard_like(pattern: Any, value: Tensor) -> Tensor:
     if isinstance(pattern, DTensor) and not isinstance(value, DTensor):
         return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)
     return value
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of processes that fail, the first alone says why, and the others end without a word.
+
+    One that only lost another has nothing to say of its own: whoever it lost knows the reason.
+    """
+    try:
+        yield
+    except (TrainerError, OSError, KeyboardInterrupt) as error:
+        if _has_spoken():
+            raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+        raise
+    except RuntimeError as error:
+        if not _has_lost_another(error):
+            raise
+        if _has_spoken():
+            raise SystemExit(1) from None
+        raise TrainerError("another process of this run has ended, and this one with it") from None
+
+
+def _has_lost_another(error: RuntimeError) -> bool:
+    """Whether a message to other processes failed: torch's own errors, and gloo's, known by their text."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def _has_spoken() -> bool:
+    """Whether another process has said already why the run ends; from now on this one has."""
+    if not dist.is_initialized():
+        return False
+    try:
+        return dist.distributed_c10d._get_default_store().add("plackett/failed", 1) > 1
+    except RuntimeError:  # the store ended with the process that kept it
+        return False

@@ -12,9 +12,16 @@ import torch
 from torch import Tensor
 
 from trainer.engine.batches import Batches
-from trainer.engine.distributed import Processes, load_optimizer_state
+from trainer.engine.distributed import Processes
 from trainer.engine.forward import trunk_of
-from trainer.engine.optimizer import adam, groups_of, load_weights, optimizer_state, weights_of
+from trainer.engine.optimizer import (
+    adam,
+    groups_of,
+    load_optimizer_state,
+    load_weights,
+    optimizer_state,
+    weights_of,
+)
 from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import AnyModel
 from trainer.formulas.schedules import is_due, linear_to_zero
@@ -77,7 +84,6 @@ class Learner(Generic[AnyModel, Example]):
         sum_losses: Callable[[AnyModel, Sequence[Example]], SummedLoss],
         weight_of: Callable[[Example], float],
     ) -> None:
-        processes.check_batch(config.batch_size)
         self.model = prepare_model(model, config, processes)
         if config.compile:
             model.last_layer = None  # compiled code would be made again for each number of rows
@@ -109,9 +115,14 @@ class Learner(Generic[AnyModel, Example]):
     # --- the best so far
 
     def record(self, step: int, loss: float) -> None:
-        """Keep the weights if the validation loss is the least so far; count evaluations since."""
+        """Keep the weights if the validation loss is the least so far; count evaluations since.
+
+        Each process measured it for itself. They agree on one figure: of two that differ in a last digit,
+        one would end early and the other wait for it.
+        """
         if self.config.patience is None:
             return
+        loss = self.processes.mean(loss)
         if loss < self.best.loss:
             weights = {name: each.cpu().clone() for name, each in weights_of(self.model).items()}
             self.best = Best(loss, step, 0, weights)
@@ -136,8 +147,8 @@ class Learner(Generic[AnyModel, Example]):
     def state(self) -> State:
         """All that a later start needs to give the same numbers. All processes ask."""
         return {
-            "model": weights_of(self.model),
-            "optimizer": optimizer_state(self.optimizer),
+            "model": weights_of(self.model, keep=self.processes.first),
+            "optimizer": optimizer_state(self.optimizer, keep=self.processes.first),
             "best": vars(self.best),
         }
 

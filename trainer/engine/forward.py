@@ -4,8 +4,8 @@ All batches carry their masks, and position ids are made from them, so that padd
 token, changes nothing. Log-probabilities are computed in float32.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,18 @@ def autocast_of(model: Model) -> AbstractContextManager[object]:
     if dtype is None:
         return nullcontext()
     return torch.autocast(next(model.parameters()).device.type, dtype)
+
+
+@contextmanager
+def generating(model: Model) -> Iterator[None]:
+    """The model with its cache: layers that compute activations twice in training keep none."""
+    modules = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = True
 
 
 def trunk_of(model: Model) -> nn.Module:

@@ -32,14 +32,14 @@ def prepare_model(
         model.compute_dtype = getattr(torch, config.dtype)
     elif onednn:
         use_onednn_linear(model)
-    probe_capabilities(model)
     if trainable:
         add_adapters_if_asked(model, config)
+    if wants_shards(config.shard):
+        processes.shard(model)
+    probe_capabilities(model)  # where it computes: a divided model comes to the device in parts
     if trainable and config.gradient_checkpointing:
         checkpoint_activations(model)
         model.last_layer = None  # the second computation comes when nobody knows what was read
-    if wants_shards(config.shard):
-        processes.shard(model)
     return model
 
 

@@ -36,6 +36,7 @@ def run_on_policy(
 ) -> Result:
     """A whole run of a stage; the result is also in result.json."""
     processes = Processes(choose_device(config.device))
+    processes.check_batch(config.batch_size)
     make_repeatable(config.seed, processes.device)
     data = read_prompts(config.data)
     prompts = [each.messages for each in data["train"]]
@@ -63,6 +64,8 @@ def run_on_policy(
         if trainer.hash_reference() != frozen:
             raise TrainerError("the reference moved: this is a fault of the program")
         after = trainer.evaluate(held_out) if held_out else None
+        if trainer.server is not None:
+            trainer.server.close()
         if config.lora_rank:
             with writing(run.folder / "adapter"):
                 save_adapters(trainer.policy, run.folder / "adapter", writes=processes.first)
@@ -84,7 +87,9 @@ def run_on_policy(
             run,
             model=plain_model(
                 trainer.policy,
-                lambda: load_policy(config.model, trainer.tokenizer, processes.device),
+                lambda: load_policy(
+                    config.model, trainer.tokenizer, processes.loading_device(config.shard)
+                ),
                 config,
             ),
             tokenizer=trainer.tokenizer,
@@ -106,7 +111,9 @@ def train(
     for step in run.steps():
         figures = trainer.update([prompts[index] for index in order(step)], step, run.total_steps)
         run.log(step, **figures)
-        trainer.ended_by_kl = config.kl_stop is not None and figures["kl"] > config.kl_stop
+        trainer.ended_by_kl = trainer.processes.any(
+            config.kl_stop is not None and figures["kl"] > config.kl_stop
+        )
         if run.should_checkpoint(step, trainer.ended_by_kl):
             run.save_checkpoint(step, trainer.state())
         if trainer.ended_by_kl:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from trainer.engine.models import load_policy
+from trainer.engine.capabilities import probe_sampling
+from trainer.engine.distributed import Processes
+from trainer.engine.models import count_parameters, load_policy
+from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import Model, Policy, Tokenizer
 from trainer.engine.tokens import load_tokenizer, same_tokens
 from trainer.errors import TrainerError
@@ -18,6 +19,7 @@ class OnPolicyModels:
 
     tokenizer: Tokenizer
     policy: Policy
+    parameters: int  # of the policy as it was loaded
     # With adapters, the policy with its adapters off is the reference: there is no second copy.
     reference: Policy | None
     rewards: RewardEnsemble
@@ -31,21 +33,27 @@ class OnPolicyModels:
         return readers if self.reference is None else [*readers, self.reference]
 
 
-def load_models(config: OnPolicyConfig, device: torch.device) -> OnPolicyModels:
-    """Load them. Raises TrainerError where the reference does not read the policy's tokens."""
+def load_models(config: OnPolicyConfig, processes: Processes) -> OnPolicyModels:
+    """Load them and make them ready, one after another: no two stand whole on the device that are to be
+    divided. Raises TrainerError where the reference does not read the policy's tokens."""
+    device = processes.loading_device(config.shard)
     tokenizer = load_tokenizer(config.model)
-    policy = load_policy(config.model, tokenizer, device)
     if config.reference and not same_tokens(tokenizer, load_tokenizer(config.reference)):
         raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
+    policy = load_policy(config.model, tokenizer, device)
+    parameters = count_parameters(policy)
+    prepare_model(policy, config, processes, onednn=True)
+    probe_sampling(policy, config.model)
     reference = None
     if not config.lora_rank:
         reference = load_policy(config.reference or config.model, tokenizer, device)
         reference.requires_grad_(False)
+        prepare_model(reference, config, processes, trainable=False, onednn=True)
     rewards = RewardEnsemble(
         config.reward,
-        config.max_length,
+        config,
         tokenizer,
-        device,
+        processes,
         method=config.ensemble,
         coefficient=config.uncertainty_coef,
     )
@@ -53,9 +61,10 @@ def load_models(config: OnPolicyConfig, device: torch.device) -> OnPolicyModels:
     return OnPolicyModels(
         tokenizer=tokenizer,
         policy=policy,
+        parameters=parameters,
         reference=reference,
         rewards=rewards,
         heldout_rewards=(
-            RewardEnsemble(heldout, config.max_length, tokenizer, device) if heldout else None
+            RewardEnsemble(heldout, config, tokenizer, processes) if heldout else None
         ),
     )

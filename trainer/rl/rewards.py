@@ -40,19 +40,17 @@ def combine(rewards: Tensor, method: str, *, coefficient: float = 0.0) -> Tensor
 
 
 class RewardReader:
-    """One frozen reward model, and how it reads what a policy writes."""
+    """One frozen reward model that computes as the run does, and how it reads what a policy writes."""
 
     def __init__(
-        self, path: str, max_length: int, policy_tokenizer: Tokenizer, device: torch.device
+        self, path: str, config: TrainingConfig, policy_tokenizer: Tokenizer, processes: Processes
     ) -> None:
         self.tokenizer = load_tokenizer(path)
+        device = processes.loading_device(config.shard)
         self.model = load_frozen_reward_model(path, self.tokenizer, device)
-        self.encoder = Encoder(self.tokenizer, fit_window(max_length, self.model))
-        self.same_tokens = same_tokens(policy_tokenizer, self.tokenizer)
-
-    def prepare(self, config: TrainingConfig, processes: Processes) -> None:
-        """Compute as the run does."""
         prepare_model(self.model, config, processes, trainable=False, onednn=True)
+        self.encoder = Encoder(self.tokenizer, fit_window(config.max_length, self.model))
+        self.same_tokens = same_tokens(policy_tokenizer, self.tokenizer)
 
     def score(
         self, prompts: Sequence[Messages], rollout: Rollout, policy_tokenizer: Tokenizer, size: int
@@ -88,15 +86,15 @@ class RewardEnsemble:
     def __init__(
         self,
         paths: str,
-        max_length: int,
+        config: TrainingConfig,
         policy_tokenizer: Tokenizer,
-        device: torch.device,
+        processes: Processes,
         *,
         method: str = "mean",
         coefficient: float = 0.0,
     ) -> None:
         self.members = [
-            RewardReader(path, max_length, policy_tokenizer, device) for path in paths_of(paths)
+            RewardReader(path, config, policy_tokenizer, processes) for path in paths_of(paths)
         ]
         self.method, self.coefficient = method, coefficient
 
@@ -104,11 +102,6 @@ class RewardEnsemble:
     def first(self) -> RewardReader:
         """The member that a value model starts from."""
         return self.members[0]
-
-    def prepare(self, config: TrainingConfig, processes: Processes) -> None:
-        """Compute as the run does."""
-        for each in self.members:
-            each.prepare(config, processes)
 
     def readers(self) -> list[RewardModel]:
         """The models that read a rollout's own tokens."""

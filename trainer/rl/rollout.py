@@ -5,14 +5,13 @@ the distribution that the tokens were really drawn from. Rows that have ended le
 CPU, prompts of like length are answered together: a long one would make a long cache of padding for all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.engine.forward import autocast_of
+from trainer.engine.forward import autocast_of, generating
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.protocols import Cache, Policy, Tokenizer
 from trainer.engine.tokens import pad_left, pad_right, positions_of
@@ -154,18 +153,6 @@ def sample_together(
                 step_ids = torch.cat([step_ids, chosen[:, None]], dim=1)
                 positions = positions_of(step_mask)
     return cut_to_longest(ids, mask, tokens, written, ended)
-
-
-@contextmanager
-def generating(policy: Policy) -> Iterator[None]:
-    """The policy with its cache: layers that compute activations twice in training keep none."""
-    modules = [module for module in policy.modules() if module.training]
-    policy.eval()
-    try:
-        yield
-    finally:
-        for module in modules:
-            module.training = True
 
 
 def cut_to_longest(

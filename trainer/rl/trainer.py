@@ -15,13 +15,19 @@ import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
-from trainer.engine.capabilities import check_identity, probe_sampling
-from trainer.engine.distributed import Processes, load_optimizer_state, wants_shards
+from trainer.engine.capabilities import check_identity
+from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.lora import adapters_off, base_state
-from trainer.engine.models import count_parameters, ends_of, hash_state, max_prompt_tokens_of
-from trainer.engine.optimizer import adam, groups_of, load_weights, optimizer_state, weights_of
-from trainer.engine.prepare import prepare_model
+from trainer.engine.models import ends_of, hash_state, max_prompt_tokens_of
+from trainer.engine.optimizer import (
+    adam,
+    groups_of,
+    load_optimizer_state,
+    load_weights,
+    optimizer_state,
+    weights_of,
+)
 from trainer.engine.protocols import AnyModel, Model, Policy
 from trainer.engine.responses import response_token_logprobs
 from trainer.engine.shared_prefix import PromptResponses, SharedPrefixBatch, build_batch
@@ -54,6 +60,7 @@ class MicroBatch(NamedTuple):
 
     rows: Tensor  # which rows
     batch: SharedPrefixBatch
+    weight: float = 1.0  # 0 where it is read for company alone: another process has more to read
 
 
 class Trained(NamedTuple):
@@ -83,8 +90,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         models: OnPolicyModels,
         also_trained: Mapping[str, Trained] | None = None,
     ) -> None:
-        """Make models that are loaded ready, and an optimiser for the policy and `also_trained`."""
-        processes.check_batch(config.batch_size)
+        """Take models that are ready, and make an optimiser for the policy and `also_trained`."""
         self.config, self.processes = config, processes
         self.tokenizer, self.policy, self.reference = (
             models.tokenizer,
@@ -103,28 +109,20 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         )
         self.encoder = Encoder(self.tokenizer, self.max_prompt_tokens + config.response_length)
         self.micro_batch = config.micro_batch or MICRO_BATCH[processes.device.type]
-        self.lr = config.lr or default_lr(3e-6, 6.9e9, count_parameters(self.policy))
+        self.lr = config.lr or default_lr(3e-6, 6.9e9, models.parameters)
         self.ends = ends_of(self.policy)
-        probe_sampling(self.policy, f"{config.model}")
-        for model in self.trained.values():
-            prepare_model(model, config, processes, onednn=True)
-        if self.reference is not None:
-            prepare_model(self.reference, config, processes, trainable=False, onednn=True)
-        for ensemble in (self.rewards, self.heldout_rewards):
-            if ensemble is not None:
-                ensemble.prepare(config, processes)
-        groups = groups_of(self.policy, base_lr=self.lr)
-        for each in others.values():
-            groups += groups_of(each.model, base_lr=each.lr or self.lr)
+        groups = groups_of(self.policy, of="policy", base_lr=self.lr)
+        for name, each in others.items():
+            groups += groups_of(each.model, of=name, base_lr=each.lr or self.lr)
         self.optimizer = adam(groups, lr=self.lr)
         self.kl_coef = config.kl_coef
         self.ended_by_kl = False
         self.stream = torch.Generator().manual_seed(config.seed)
         self.server = None
         if config.rollout_server:
-            name = f"plackett-{Path(config.out).resolve().name}-{processes.rank}"
+            prefix = f"plackett-{Path(config.out).resolve().name}"
             folder = Path(config.out) / "served"
-            self.server = RolloutServer(config.rollout_server, folder, prefix=name)
+            self.server = RolloutServer(config.rollout_server, folder, processes, prefix=prefix)
 
     @abstractmethod
     def training_step(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
@@ -135,8 +133,11 @@ class OnPolicyTrainer(ABC, Generic[Config]):
     def state(self) -> State:
         """All that a later start needs to give the same numbers. All processes ask."""
         return {
-            **{name: weights_of(model) for name, model in self.trained.items()},
-            "optimizer": optimizer_state(self.optimizer),
+            **{
+                name: weights_of(model, keep=self.processes.first)
+                for name, model in self.trained.items()
+            },
+            "optimizer": optimizer_state(self.optimizer, keep=self.processes.first),
             "kl_coef": self.kl_coef,
             "ended_by_kl": self.ended_by_kl,
             "stream": self.stream.get_state(),
@@ -265,6 +266,20 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         groups = group_by_length(lengths.tolist(), self.micro_batch, width)
         return [own[group] for group in groups]
 
+    def share_micro_batches(self, rollout: Rollout, rows: Sequence[int]) -> list[MicroBatch]:
+        """This process's share of some rows in micro-batches: at least one, and where a model is divided
+        as many as every other process has, of weight 0 where there is nothing of its own."""
+        divided = wants_shards(self.config.shard)
+        parts = self.processes.parts(rows, self.micro_batch, divided=divided)
+        own = [row for part, weight in parts if weight for row in part]
+        found = self.build_micro_batches(rollout, own) if own else []
+        return found + [
+            each._replace(weight=0.0)
+            for part, weight in parts
+            if not weight
+            for each in self.build_micro_batches(rollout, part)
+        ]
+
     def build_micro_batches(self, rollout: Rollout, rows: Sequence[int]) -> list[MicroBatch]:
         """Rows of a rollout in micro-batches, without the padding on the left, for any of the models."""
         pad = self.tokenizer.pad_token_id
@@ -286,9 +301,9 @@ class OnPolicyTrainer(ABC, Generic[Config]):
     ) -> Tensor:
         """(B, T) of a function of (model, batch) that gives (M,) values of the response tokens."""
         values = torch.zeros(rollout.response.shape, device=rollout.ids.device)
-        for rows, batch in micro_batches:
+        for rows, batch, _ in micro_batches:
             values[rows] = scatter_to_padded(compute(model, batch), rollout.response_mask[rows])
-        own = sum(len(rows) for rows, _ in micro_batches)
+        own = sum(len(each.rows) for each in micro_batches)
         return values if own == len(rollout.ids) else self.processes.all_reduce(values)
 
     def logprobs_of(self, policy: Policy, batch: SharedPrefixBatch) -> Tensor:

@@ -2,20 +2,24 @@
 
 For sizes where sampling by the training process would be most of the time. The server is started apart
 (`vllm serve MODEL --enable-lora --max-lora-rank R`, with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True) and sees
-the run directory. Before each batch of rollouts the adapters as they are go there under a fresh name; then
-each prompt is one call of the OpenAI-compatible completions API, token ids in and token ids out. Nothing
-of the server's numbers is used: log-probabilities are those of the training forward pass.
+the run directory. Before each batch of rollouts the adapters as they are go there under a fresh name, which
+no other run has; of several processes the first publishes them. Then each prompt is one call of the
+OpenAI-compatible completions API, token ids in and token ids out. Nothing of the server's numbers is used:
+log-probabilities are those of the training forward pass.
 """
 
 import shutil
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import torch
 
 from trainer.data.values import JsonObject
+from trainer.engine.distributed import Processes
 from trainer.engine.lora import save_adapters
 from trainer.engine.protocols import Policy
 from trainer.errors import TrainerError
@@ -28,9 +32,13 @@ SECONDS = 600.0
 class RolloutServer:
     """A server that speaks for the policy."""
 
-    def __init__(self, url: str, folder: Path, *, prefix: str) -> None:
+    def __init__(self, url: str, folder: Path, processes: Processes, *, prefix: str) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.folder, self.prefix = folder, prefix
+        self.folder, self.processes = folder, processes
+        # A server refuses a name that it has: that of a run in a folder of the same name, or of an earlier
+        # start of this one.
+        (start, *_) = processes.all_gather([uuid.uuid4().hex[:12]])
+        self.prefix = f"{prefix}-{start}"
         self.served: str | None = None
         self._published = 0
         self._client = httpx.Client(
@@ -41,17 +49,32 @@ class RolloutServer:
         )
 
     def publish(self, policy: Policy) -> None:
-        """Let the server speak with the adapters as they are now, and forget those before."""
+        """Let the server speak with the adapters as they are now, and forget those before. All processes
+        ask; the first publishes, and the others wait for it."""
         before = self.served
         self._published += 1
         name = f"{self.prefix}-{self._published}"
-        folder = self.folder / name
-        save_adapters(policy, folder)
-        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.resolve())})
+        place = self.folder / name
+        writes = self.processes.first
+        save_adapters(policy, place, writes=writes)
+        if writes:
+            adapter: JsonObject = {"lora_name": name, "lora_path": str(place.resolve())}
+            self._post("/v1/load_lora_adapter", adapter)
+        self.processes.barrier()
         self.served = name
-        if before is not None:
-            self._post("/v1/unload_lora_adapter", {"lora_name": before})
-            shutil.rmtree(self.folder / before, ignore_errors=True)
+        if writes and before is not None:
+            self._forget(before)
+
+    def close(self) -> None:
+        """Forget the adapters that were published last. What the server says to that ends no run."""
+        if self.processes.first and self.served is not None:
+            with suppress(TrainerError):
+                self._forget(self.served)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _forget(self, name: str) -> None:
+        self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def sample(
         self,

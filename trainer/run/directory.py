@@ -7,7 +7,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol, Self
@@ -57,6 +57,9 @@ class ProcessGroup(Protocol):
     def any(self, here: bool) -> bool:
         """Whether it is so in any process."""
 
+    def all_gather(self, items: Sequence[JsonObject]) -> list[JsonObject]:
+        """The items of all processes."""
+
     def barrier(self) -> None:
         """Wait until all have come this far."""
 
@@ -97,6 +100,7 @@ class Run:
         lose: it starts again without being asked.
         """
         self.total_steps = total_steps
+        self._check_alike()
         file = self.folder / "config.json"
         state = None
         if file.exists() and self._has_work():
@@ -117,6 +121,23 @@ class Run:
             if self.config.trackers:
                 self._trackers = start_trackers(self.config, self.folder)
         return state
+
+    def _check_alike(self) -> None:
+        """Raise UsageError where processes were given other settings or data: each would train on its own,
+        or wait for steps that another does not make."""
+        places = {each.name for each in dataclasses.fields(self.config) if each.metadata["local"]}
+        own = {
+            name: value
+            for name, value in (dataclasses.asdict(self.config) | dict(self._provenance)).items()
+            if name not in places | NOTED
+        } | {"total_steps": self.total_steps}
+        for other in self.processes.all_gather([own]):
+            for name, value in own.items():
+                if other[name] != value:
+                    raise UsageError(
+                        f"the processes of this run were given different {name}: {value!r} here, "
+                        f"{other[name]!r} in another"
+                    )
 
     def _has_work(self) -> bool:
         return (self.folder / "model").exists() or has_checkpoints(self.folder / "checkpoints")

@@ -11,10 +11,12 @@ import transformers
 from app.generation.backends.local import LoadedModel
 from tests.trainer.conftest import make_tiny_model, make_tokenizer
 from trainer.__main__ import main
+from trainer.engine.distributed import Processes
 from trainer.engine.models import ends_of, load_policy, load_reward_model
 from trainer.engine.tokens import PLAIN_TEMPLATE, Encoder, end_of_turn, load_tokenizer
 from trainer.rl.rewards import RewardReader
 from trainer.rl.rollout import Row, decode, from_rows, rows_of, sample
+from trainer.settings.training import TrainingConfig
 
 CPU = torch.device("cpu")
 CHATML = (
@@ -147,7 +149,8 @@ def test_a_reward_model_reads_every_response_with_its_own_end(chat_model: Path) 
     reward = chat_model.with_name("reward")
     load_reward_model(str(chat_model), tokenizer, CPU, seed=0).save_pretrained(reward)
     tokenizer.save_pretrained(reward)
-    reader = RewardReader(str(reward), 64, tokenizer, CPU)
+    config = TrainingConfig(data="", model="", out="", max_length=64)
+    reader = RewardReader(str(reward), config, tokenizer, Processes(CPU))
     assert reader.same_tokens
     rows: list[Row] = [
         ([1, 4, 8], [7, 9, *end], bool(end)) for end in (ids("<turn>"), ids("<eos>"), [])

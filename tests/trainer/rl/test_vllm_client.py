@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.processes import group_of
 from trainer import ppo, reward
 from trainer.engine import models, tokens
 from trainer.engine.distributed import Processes
@@ -71,6 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append({"path": self.path, **body})
             if self.path == "/v1/load_lora_adapter":
+                if body["lora_name"] in self.server.adapters:
+                    self.send_error(400, "it has been loaded already")
+                    return
                 self.server.load(body["lora_name"], body["lora_path"])
             elif self.path == "/v1/unload_lora_adapter":
                 del self.server.adapters[body["lora_name"]]
@@ -155,6 +159,45 @@ def test_a_whole_run_by_a_server_ends_with_a_model(
     result = ppo.main(config(tiny_model, rankings, scorer, out, server.url + "/v1", steps=2))
     assert result["episodes"] == 16
     models.load_policy(str(out / "model"), tokens.load_tokenizer(tiny_model), torch.device("cpu"))
+
+
+def test_runs_of_one_name_share_a_server_and_leave_nothing_on_it(
+    tiny_model: str, rankings: Path, scorer: str, tmp_path: Path, server: StandIn
+) -> None:
+    first, second = (
+        config(tiny_model, rankings, scorer, tmp_path / folder / "run", server.url, steps=1)
+        for folder in ("one", "other")
+    )
+    ppo.PPOTrainer(first, ALONE).update(PROMPTS * 2, 1, 3)  # and then it was stopped
+    before = [*server.adapters]
+    ppo.main(second)
+    assert [*server.adapters] == before
+    assert not (tmp_path / "other" / "run" / "served").exists()
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_publishes_and_both_ask(
+    tiny_model: str, rankings: Path, scorer: str, tmp_path: Path, server: StandIn
+) -> None:
+    words = ["ppo", "--data", str(rankings), "--model", tiny_model, "--reward", scorer]
+    words += ["--steps", "2", "--batch-size", "4", "--response-length", "4", "--max-length", "32"]
+    words += ["--lora-rank", "2", "--rollout-server", server.url, "--device", "cpu"]
+    with group_of(2) as group:
+        for reply in group.run([*words, "--out", str(tmp_path / "two")]):
+            assert reply.code == 0, reply.err[-3000:]
+    asked = [each for each in server.seen if each["path"] == "/v1/completions"]
+    loaded = [each for each in server.seen if each["path"] == "/v1/load_lora_adapter"]
+    assert len(loaded) == 4  # before and after, and twice between
+    assert len({each["lora_name"] for each in loaded}) == 4
+    # Every response was asked for once, though two processes asked.
+    assert len({each["seed"] for each in asked}) == len(asked) - held_out(tmp_path / "two")
+    assert not server.adapters
+
+
+def held_out(run: Path) -> int:
+    """How many prompts a run never trained on; it answers them before and after with the same draws."""
+    found: int = json.loads((run / "result.json").read_text())["held_out"]["prompts"]
+    return found
 
 
 def test_a_server_that_is_not_there_is_told_by_its_address(

@@ -14,7 +14,7 @@ import torch
 
 from tests.trainer.collected import write_export
 from trainer import dpo, reward, sft
-from trainer.engine.distributed import load_optimizer_state
+from trainer.engine.optimizer import load_optimizer_state
 from trainer.errors import TrainerError
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.reward import RewardConfig
@@ -112,9 +112,9 @@ def test_a_run_that_goes_on_ends_early_where_it_would_have(
 
 
 def test_an_optimiser_of_other_groups_is_refused_in_one_line() -> None:
-    """As a checkpoint has it that was written before matrices and vectors were told apart."""
+    """As a checkpoint has it that was written before weights went by their names."""
     weights = [torch.nn.Parameter(torch.zeros(2, 2)), torch.nn.Parameter(torch.zeros(2))]
     before = torch.optim.AdamW(weights)
-    now = torch.optim.AdamW([{"params": [each]} for each in weights])
+    now = torch.optim.AdamW([{"params": [(f"{each.dim()}", each)]} for each in weights])
     with pytest.raises(TrainerError, match="of another version of the trainer"):
         load_optimizer_state(now, before.state_dict())
