@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from app.errors import InvalidInput
@@ -15,15 +16,21 @@ from app.prompts.limits import DEEPEST, METADATA_BYTES, MOST_MESSAGES
 from app.prompts.transcripts import split_pair
 
 ROLES = ("system", "user", "assistant")
+# What goes with a rater's ranks alone.
+OF_A_RANKING = (
+    *("keep_gaps", "presented", "blind", "seconds", "at"),
+    *("strength", "axes", "flags", "rationale"),
+)
 FIELDS = frozenset(
     {"prompt", "id", "candidates", "ranks", "gold", "rater", "priority", "metadata"}
-    | {"chosen", "rejected", "keep_gaps", "presented", "blind", "seconds"}
+    | {"chosen", "rejected", *OF_A_RANKING}
 )
-# What goes with a rater's ranks alone.
-OF_A_RANKING = ("keep_gaps", "presented", "blind", "seconds")
 MOST_CANDIDATES = 9
 MOST_SECONDS = 7 * 86_400
 DEFAULT_RATER = "imported"
+MOST_AXES = 50
+# No judgment of a model's response is older.
+FIRST_YEAR = 1970
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,12 @@ class PromptRow:
     presented: list[int] | None = None
     blind: bool | None = None
     seconds: float | None = None
+    at: datetime | None = None
+    # What else it says. On an axis: one score of the best, or one of each candidate, None where none is.
+    strength: int | None = None
+    axes: "Axes" = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+    rationale: str | None = None
     priority: int = 0
     metadata: dict[str, object] = field(default_factory=dict)
 
@@ -70,6 +83,7 @@ class RowError:
     message: str
 
 
+Axes = dict[str, float | list[float | None]]
 # A row as it came: its fields are anything until they are looked at.
 Row = dict[str, object]
 
@@ -84,12 +98,17 @@ class Common(TypedDict):
 
 
 class Provenance(TypedDict, total=False):
-    """How the ranking came about, as far as the sender knows, and how its margins count."""
+    """How the ranking came about, as far as the sender knows, how its margins count, what else it says."""
 
     keep_gaps: bool
     presented: list[int] | None
     blind: bool | None
     seconds: float | None
+    at: datetime | None
+    strength: int | None
+    axes: Axes
+    flags: list[str]
+    rationale: str | None
 
 
 class Ranks(Provenance, total=False):
@@ -144,9 +163,8 @@ def parse_row(row: object, line: int, *, max_bytes: int) -> PromptRow:
     messages = _messages("prompt", row["prompt"], max_bytes)
     _ends_with_user("prompt", messages)
     candidates = _candidates(row.get("candidates"), max_bytes)
-    return PromptRow(
-        messages=messages, candidates=candidates, **_ranking(row, len(candidates)), **common
-    )
+    ranking = _ranking(row, len(candidates), max_bytes)
+    return PromptRow(messages=messages, candidates=candidates, **ranking, **common)
 
 
 def _question(row: Row) -> Row:
@@ -161,7 +179,7 @@ def _question(row: Row) -> Row:
     return {"id": row.get("question_id"), "prompt": turns[0], "metadata": kept}
 
 
-def _ranking(row: Row, count: int) -> Ranks:
+def _ranking(row: Row, count: int, max_bytes: int) -> Ranks:
     gold = row.get("gold", False)
     if not isinstance(gold, bool):
         raise FieldError("gold", "must be true or false")
@@ -190,11 +208,11 @@ def _ranking(row: Row, count: int) -> Ranks:
         "ranks": list(ranks),
         "gold": gold,
         "rater": None if gold else rater,
-        **_provenance(row, count),
+        **_provenance(row, count, max_bytes),
     }
 
 
-def _provenance(row: Row, count: int) -> Provenance:
+def _provenance(row: Row, count: int, max_bytes: int) -> Provenance:
     for name in ("keep_gaps", "blind"):
         if not isinstance(row.get(name, False), bool):
             raise FieldError(name, "must be true or false")
@@ -214,7 +232,63 @@ def _provenance(row: Row, count: int) -> Provenance:
         "presented": presented,
         "blind": None if row.get("blind") is None else row["blind"] is True,
         "seconds": None if seconds is None else float(seconds),
+        "at": _moment("at", row.get("at")),
+        "strength": _strength(row.get("strength")),
+        "axes": _axes(row.get("axes", {}), count),
+        "flags": _flags(row.get("flags", [])),
+        "rationale": _rationale(row.get("rationale"), max_bytes),
     }
+
+
+def _moment(name: str, value: object) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise FieldError(name, "must be a moment as ISO 8601 writes it") from None
+    if moment.tzinfo is None:
+        raise FieldError(name, "has no offset from UTC (as +00:00 or Z)")
+    if moment.year < FIRST_YEAR or moment > datetime.now(UTC):
+        raise FieldError(name, f"must be between the year {FIRST_YEAR} and now")
+    return moment
+
+
+def _strength(value: object) -> int | None:
+    return None if value is None else _integer("strength", value, 1, 3)
+
+
+def _axes(value: object, count: int) -> Axes:
+    """`{name: score}` of the best candidate, or `{name: [score of each]}` in their order."""
+    if not isinstance(value, dict) or len(value) > MOST_AXES:
+        raise FieldError("axes", f"must be an object of at most {MOST_AXES} axes")
+    axes: Axes = {}
+    for name, given in value.items():
+        where = f"axes.{name}"
+        _text("axes", name, 64)
+        if isinstance(given, list):
+            if len(given) != count:
+                raise FieldError(where, f"must hold a score for each candidate ({count})")
+            axes[name] = [None if each is None else _score(where, each) for each in given]
+        else:
+            axes[name] = _score(where, given)
+    return axes
+
+
+def _score(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FieldError(name, "must be a number, or a list of numbers")
+    return float(value)
+
+
+def _flags(value: object) -> list[str]:
+    if not isinstance(value, list) or len(value) > MOST_AXES:
+        raise FieldError("flags", f"must be a list of at most {MOST_AXES} names")
+    return [_text(f"flags.{index}", each, 64) for index, each in enumerate(value)]
+
+
+def _rationale(value: object, max_bytes: int) -> str | None:
+    return None if value is None else _text("rationale", value, max_bytes, empty=True)
 
 
 def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
@@ -247,7 +321,7 @@ def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
         candidates=[CandidateRow(text) for text in texts],
         ranks=[1, 2],
         rater=rater,
-        **_provenance(row, 2),
+        **_provenance(row, 2, max_bytes),
         **fields,
     )
 

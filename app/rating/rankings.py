@@ -53,6 +53,8 @@ class NewRanking:
     presented: Sequence[uuid.UUID] | None = None
     blind: bool | None = None
     timed: bool = False
+    # When it was judged, where that was elsewhere and is known; else it is now.
+    at: datetime | None = None
     content: Content
     guideline_version: int = 0
     surplus: bool = False
@@ -137,7 +139,8 @@ _COMPARE = """
 _RECORD = text(f"""
     WITH ranking AS (
         INSERT INTO rankings ({", ".join(_COLUMNS)}, created_at)
-        SELECT {", ".join(_COLUMNS)}, statement_timestamp() FROM {_given(_COLUMNS)}
+        SELECT {", ".join(_COLUMNS)}, COALESCE(at, statement_timestamp())
+        FROM {_given(_COLUMNS | {"at": "timestamptz"})}
         ON CONFLICT DO NOTHING
         RETURNING {_STORED}
     ), compared AS ({_COMPARE})

@@ -205,3 +205,161 @@ async def test_two_imports_of_the_same_rows_at_once_add_them_once(sessions: Sess
 
     reports = await asyncio.gather(bring(ids), bring(ids[::-1]))
     assert sorted((each.accepted, each.duplicates) for each in reports) == [(0, 2500), (2500, 0)]
+
+
+async def rankings_by_rater(session: AsyncSession) -> dict[str, list[tuple[str, int]]]:
+    """What each rater said: (text, rank) by text."""
+    texts = {str(each.id): each.text for each in await session.scalars(select(Candidate))}
+    found = await session.execute(
+        select(User.name, Ranking.ranks).join(User, User.id == Ranking.rater_id)
+    )
+    return {
+        name: sorted((texts[one], rank) for one, rank in ranks.items()) for name, ranks in found
+    }
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_rows_of_one_id_are_several_raters_rankings_of_one_task(
+    session: AsyncSession, together: bool
+) -> None:
+    project = await create_project(session, overlap=2)
+    rows = [
+        row(["x", "y", "z"], id="a", prompt="Q", ranks=[1, 2, 3], rater="ann"),
+        # In another order, as each rater's file has it.
+        row(["z", "x", "y"], id="a", prompt="Q", ranks=[1, 3, 2], rater="bob"),
+        row(["x", "y", "z"], id="a", prompt="Q", ranks=[2, 1, 1], rater="cem"),
+        row(["x", "y", "z"], id="a", prompt="Q", ranks=[3, 1, 2], rater="ann"),  # once is enough
+    ]
+    if together:
+        reports = [await bring_in(session, project, *rows)]
+    else:
+        reports = [await bring_in(session, project, each) for each in rows]
+    assert sum(each.accepted for each in reports) == 3
+    assert sum(each.duplicates for each in reports) == 1
+    assert await rankings_by_rater(session) == {
+        "ann": [("x", 1), ("y", 2), ("z", 3)],
+        "bob": [("x", 3), ("y", 2), ("z", 1)],
+        "cem": [("x", 2), ("y", 1), ("z", 1)],
+    }
+    assert await count(session, Comparison) == 9
+    task = (await session.scalars(select(Task))).one()
+    # A third ranking where two were wanted: the task is as large as what it has.
+    assert (task.overlap, task.open_slots) == (3, 0)
+    assert await assign.lease_next_task(session, project, await create_user(session)) is None
+
+
+async def test_a_row_that_differs_from_the_one_of_its_id_names_that_one(
+    session: AsyncSession, project: Project
+) -> None:
+    earlier = await bring_in(session, project, row(["x", "y"], id="old", prompt="Old"))
+    report = await bring_in(
+        session,
+        project,
+        row(["x", {"text": "y", "policy": "m"}], id="a", prompt="Q", ranks=[1, 2], rater="ann"),
+        row(["x", "z"], id="a", prompt="Q", ranks=[1, 2], rater="bob"),
+        row(["x", "y"], id="a", prompt="Another", ranks=[1, 2], rater="bob"),
+        row(["x", {"text": "y", "policy": "n"}], id="a", prompt="Q", ranks=[1, 2], rater="bob"),
+        row(["x", "y", "z"], id="old", prompt="Old", ranks=[1, 2, 3], rater="bob"),
+        row(["y", "x"], id="old", prompt="Old", ranks=[1, 2], rater="bob"),
+    )
+    assert (earlier.accepted, report.accepted, report.duplicates) == (1, 2, 0)
+    assert [(each.line, each.field, each.message) for each in report.rejected] == [
+        (2, "candidates.1", "is not among those of the same id (line 1)"),
+        (3, "prompt", "differs from that of the same id (line 1)"),
+        (4, "candidates.1", "is not among those of the same id (line 1)"),
+        (5, "candidates.2", "is not among those of the same id (imported from test)"),
+    ]
+    assert (await rankings_by_rater(session)) == {
+        "ann": [("x", 1), ("y", 2)],
+        "bob": [("x", 2), ("y", 1)],
+    }
+
+
+async def test_equal_texts_are_told_by_their_policies(
+    session: AsyncSession, project: Project
+) -> None:
+    both = [{"text": "x", "policy": "m"}, {"text": "x", "policy": "n"}]
+    first = row(both, id="a", prompt="Q", ranks=[1, 2], rater="ann")
+    turned = row(both[::-1], id="a", prompt="Q", ranks=[1, 2], rater="bob")
+    half = row(["x", both[0]], id="a", prompt="Q", ranks=[1, 2], rater="cem")
+    report = await bring_in(session, project, first, turned, half)
+    assert (report.accepted, report.rejected) == (3, [])
+    policies = {
+        str(candidate): name
+        for candidate, name in await session.execute(
+            select(Candidate.id, Policy.name).join(Policy, Policy.id == Candidate.policy_id)
+        )
+    }
+    said = await session.execute(
+        select(User.name, Ranking.ranks).join(User, User.id == Ranking.rater_id)
+    )
+    first_place = {
+        name: policies[next(one for one, rank in ranks.items() if rank == 1)]
+        for name, ranks in said
+    }
+    assert first_place == {"ann": "m", "bob": "n", "cem": "n"}
+
+
+async def test_gold_tasks_and_prompts_without_candidates_take_no_further_rankings(
+    session: AsyncSession, project: Project
+) -> None:
+    await bring_in(
+        session,
+        project,
+        row(["x", "y"], id="gold", prompt="Q", ranks=[1, 2], gold=True),
+        row(0, id="waits", prompt="W"),
+    )
+    report = await bring_in(
+        session,
+        project,
+        row(["x", "y"], id="gold", prompt="Q", ranks=[2, 1], rater="ann"),
+        row(["x", "y"], id="waits", prompt="W", ranks=[2, 1], rater="ann"),
+        row(["x", "y"], id="gold", prompt="Q", ranks=[2, 1], gold=True),
+    )
+    assert (report.accepted, report.duplicates) == (0, 1)
+    assert [(each.line, each.field) for each in report.rejected] == [(1, "id"), (2, "candidates.0")]
+    assert await count(session, Ranking) == 0
+
+
+async def test_a_row_says_all_that_a_rater_said(session: AsyncSession) -> None:
+    project = await create_project(
+        session,
+        axes=[
+            {"name": "helpful", "min": 0, "max": 4, "per": "response"},
+            {"name": "sure", "min": 1, "max": 5},
+        ],
+        flags=[{"name": "unsafe"}],
+    )
+    said: dict[str, Any] = {
+        "strength": 3,
+        "axes": {"helpful": [4, None], "sure": 2},
+        "flags": ["unsafe"],
+        "rationale": "It answers the question.",
+        "seconds": 12.5,
+        "at": "2024-02-29T12:00:00+02:00",
+    }
+    report = await bring_in(
+        session,
+        project,
+        row(["x", "y"], ranks=[1, 2], rater="ann", **said),
+        row(["x", "y"], ranks=[1, 1], rater="ann", strength=2),
+        row(["x", "y"], ranks=[1, 2], rater="ann", axes={"kind": 1}),
+        row(["x", "y"], ranks=[1, 2], rater="ann", axes={"helpful": [5, 1]}),
+        row(["x", "y"], ranks=[1, 2], rater="ann", flags=["rude"]),
+    )
+    assert [(each.line, each.field) for each in report.rejected] == [
+        (2, "strength"),
+        (3, "axes.kind"),
+        (4, "axes.helpful"),
+        (5, "flags"),
+    ]
+    ranking = (await session.scalars(select(Ranking))).one()
+    texts = {str(each.id): each.text for each in await session.scalars(select(Candidate))}
+    assert ranking.axes.pop("sure") == 2
+    assert {texts[one]: score for one, score in ranking.axes.pop("helpful").items()} == {"x": 4}
+    assert ranking.axes == {}
+    assert (ranking.strength, ranking.flags, ranking.seconds) == (3, ["unsafe"], 12.5)
+    assert ranking.rationale == "It answers the question."
+    assert (ranking.created_at.isoformat(), ranking.timed) == ("2024-02-29T10:00:00+00:00", True)
+    pair = (await session.scalars(select(Comparison))).one()
+    assert pair.margin == 3
