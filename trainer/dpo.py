@@ -35,6 +35,7 @@ from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_sums
 from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
+from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.losses import dpo, ipo
 from trainer.formulas.schedules import count_steps, default_lr
@@ -130,6 +131,7 @@ def main(config: DPOConfig) -> Result:
             model=plain_model(policy, load, config),
             tokenizer=tokenizer,
             result=result,
+            usage=describe_answering(tokenizer),
         )
     return result
 

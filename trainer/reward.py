@@ -50,6 +50,7 @@ from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_rewards
 from trainer.engine.shared_prefix import PromptResponses, build_batch, one_row_each
 from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.engine.usage import describe_scoring, plain_is_right
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
     CalibrationBin,
@@ -164,6 +165,8 @@ def main(config: RewardConfig) -> Result:
             **best,
             "train_rankings": len(train),
             "reward_mean": model.config.reward_mean,
+            # Whether plain programs that score what the chat template writes read the same tokens.
+            "plain_scoring": plain_is_right(tokenizer),
         }
         test = [encode(encoder, ranking) for ranking in data["test"]]
         held_out_splits = {"validation": held_out, "test": test}
@@ -182,6 +185,7 @@ def main(config: RewardConfig) -> Result:
             model=plain_model(model, load, config),
             tokenizer=tokenizer,
             result=result,
+            usage=describe_scoring(tokenizer),
             drawings=draw(figures, by_size),
         )
     return result

@@ -37,6 +37,7 @@ from trainer.engine.shared_prefix import (
     fill_rows,
 )
 from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.schedules import count_steps, default_lr
 from trainer.run.artifacts import write_artifacts
@@ -109,6 +110,7 @@ def main(config: SFTConfig) -> Result:
             model=plain_model(policy, load, config),
             tokenizer=tokenizer,
             result=result,
+            usage=describe_answering(tokenizer),
         )
     return result
 

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.engine.distributed import local_part
 from trainer.engine.protocols import AnyModel, Model, Module, Policy, RewardModel, Tokenizer
-from trainer.engine.tokens import end_of_turn
+from trainer.engine.templates import end_of_turn
 from trainer.errors import TrainerError, UsageError, first_line
 
 
@@ -199,6 +199,8 @@ def _fit(model: Model, tokenizer: Tokenizer) -> None:
     if model.get_input_embeddings().num_embeddings < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
+    # What transformers looks for where it reads a reward.
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     generation = getattr(model, "generation_config", None)
     if generation is not None:
         generation.pad_token_id = tokenizer.pad_token_id

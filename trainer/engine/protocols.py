@@ -52,6 +52,7 @@ class TextConfig(Protocol):
 
     hidden_size: int
     vocab_size: int
+    pad_token_id: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """All values."""
@@ -158,20 +159,43 @@ class RewardModel(Model, Protocol):
     score: nn.Linear
 
 
+class AddedToken(Protocol):
+    """A token beside the vocabulary that was learnt."""
+
+    content: str
+    special: bool
+
+
 class Tokenizer(Protocol):
     """Text to tokens and back."""
 
     pad_token_id: int
     eos_token_id: int
-    chat_template: str | None
+    eos_token: str
+    bos_token_id: int | None
+    bos_token: str
+    chat_template: str | dict[str, str] | None
+    # Tokens that are not special, and none but a chat template may write all the same.
+    chat_control_tokens: Sequence[str] | None
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
+        """The added tokens by their ids."""
 
     def __len__(self) -> int:
         """How many tokens it knows."""
 
     def __call__(
-        self, text: str | Sequence[str], *, add_special_tokens: bool = True
+        self,
+        text: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = False,
     ) -> Mapping[str, Any]:
         """The text's tokens, as `input_ids`."""
+
+    def add_special_tokens(self, special_tokens_dict: dict[str, str]) -> int:
+        """Give it a token of that role."""
 
     def apply_chat_template(
         self,
@@ -180,11 +204,16 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         tokenize: bool,
         return_dict: bool,
-    ) -> Mapping[str, Any]:
-        """A conversation's tokens, as `input_ids`."""
+        sanitize_control_tokens: bool = False,
+    ) -> Any:
+        """A conversation as text; or its tokens, as `input_ids`."""
 
     def batch_decode(
-        self, sequences: Sequence[Sequence[int]], *, skip_special_tokens: bool
+        self,
+        sequences: Sequence[Sequence[int]],
+        *,
+        skip_special_tokens: bool,
+        clean_up_tokenization_spaces: bool,
     ) -> list[str]:
         """The texts of these tokens."""
 

@@ -9,73 +9,57 @@ from torch import Tensor
 
 from trainer.data.examples import Messages
 from trainer.engine.protocols import Tokenizer
+from trainer.engine.templates import control_pattern, end_of_turn, fit_templates, shape_of
 from trainer.errors import TrainerError, first_line
 
 PAD = "<|pad|>"
 
-# For tokenizers that bring no chat template. A stated format beats a guessed one.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}assistant: {{ message['content'] }}{{ eos_token }}\n"
-    "{% else %}{{ message['role'] }}: {{ message['content'] }}\n{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
-
 
 def load_tokenizer(path: str) -> Tokenizer:
-    """A tokenizer with an end, a padding token that is not the end, and a chat template.
+    """A tokenizer with an end, a padding token that is no end, and a chat template that ends in one.
 
-    Padding with the end token would teach a model never to end and make a reward model read the wrong
-    position. Raises TrainerError where there is none at this path, or it has no end token.
+    Padding with an end would teach a model never to end and make a reward model read the wrong position.
+    Raises TrainerError where there is none at this path, or it has no end token.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        loaded: Any = AutoTokenizer.from_pretrained(path)
     except Exception as error:
         raise TrainerError(f"{path}: no tokenizer can be loaded: {first_line(error)}") from None
-    if tokenizer.eos_token_id is None:
+    if loaded.eos_token_id is None:
         raise TrainerError(f"{path}: its tokenizer has no end-of-sequence token")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if isinstance(loaded.chat_template, dict) and "default" not in loaded.chat_template:
+        names = ", ".join(sorted(loaded.chat_template))
+        raise TrainerError(f"{path}: none of its chat templates ({names}) is named default")
+    tokenizer: Tokenizer = loaded
+    fit_templates(tokenizer)
+    if loaded.pad_token_id in (None, tokenizer.eos_token_id, end_of_turn(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": PAD})
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    checked: Tokenizer = tokenizer
-    return checked
+    return tokenizer
 
 
-def end_of_turn(tokenizer: Tokenizer) -> int:
-    """The token that ends an assistant's turn in the chat template, which need not be the tokenizer's end.
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as the chat template writes it, and its tokens."""
 
-    A template that ends its turns in plain text, or refuses the conversation, leaves the tokenizer's.
-    """
-    from jinja2 import TemplateError
-
-    said = "answer"
-    rendered: Any = tokenizer
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": said}]
-    try:
-        text: str = rendered.apply_chat_template(turns, tokenize=False)
-    except TemplateError:
-        return tokenizer.eos_token_id
-    _, found, rest = text.rpartition(said)
-    rest = rest.lstrip()
-    ends = [
-        (len(token.content), number)
-        for number, token in rendered.added_tokens_decoder.items()
-        if found and rest.startswith(token.content)
-    ]
-    return max(ends)[1] if ends else tokenizer.eos_token_id
+    text: str
+    ids: list[int]
 
 
 @dataclass
 class Encoder:
     """Conversations and responses as token ids, by stated rules, with what was cut counted.
 
-    A response is its text's tokens and the end token: the one in which the chat template ends a turn. A
-    prompt that does not fit beside the response in `max_length` loses its start; a response that does not
-    fit alone loses its end, and its end token.
+    A prompt is the conversation up to where an answer starts; a response is what the chat template writes
+    of it from there on, the end token of the turn last. Both together are the tokens that plain
+    `apply_chat_template` gives the whole conversation. Where the template does not write a response behind
+    its prompt, or not all of it, the response is its own text's tokens and the end token, and is counted.
+
+    Tokens that steer (`<|im_end|>`) are steering where the template writes them, and text where people do.
+
+    A prompt that does not fit beside the response in `max_length` loses its start, but for a BOS; a
+    response that does not fit alone loses its end, and its end token.
     """
 
     tokenizer: Tokenizer
@@ -84,45 +68,126 @@ class Encoder:
     end: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the end of a turn."""
+        """Find the end of a turn, and what must not be read in people's texts."""
         self.end = end_of_turn(self.tokenizer)
+        self._control = control_pattern(self.tokenizer)
+        self._asked: tuple[Messages, Rendered] | None = None
 
     def prompt(self, messages: Messages, max_tokens: int) -> list[int]:
-        """The prompt's tokens, at most `max_tokens` of them: its last ones."""
-        from jinja2 import TemplateError
-
-        try:
-            encoded = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True
-            )
-        except TemplateError as error:  # a template may refuse a role, or two turns of one
-            said = messages[-1]["content"][:60] if messages else ""
-            raise TrainerError(
-                f"the chat template refuses a conversation ({said!r}): {error}"
-            ) from None
-        ids: list[int] = list(encoded["input_ids"])
-        if len(ids) > max_tokens:
-            self._count("prompt cut at its start")
-        return ids[-max_tokens:] if max_tokens > 0 else []
-
-    def response(self, text: str) -> list[int]:
-        """The response's tokens and the end token."""
-        ids: list[int] = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        if not ids:
-            self._count("empty response")
-        ids.append(self.end)
-        longest = self.max_length - 1  # at least one token of the prompt stays
-        if len(ids) > longest:
-            self._count("response cut at its end")
-        return ids[:longest]
+        """The prompt's tokens, at most `max_tokens` of them: a BOS, and its last ones."""
+        return self._fit(self._prompt(messages).ids, max_tokens)
 
     def pair(self, messages: Messages, text: str) -> tuple[list[int], list[int]]:
         """(prompt, response) tokens that fit together."""
-        response = self.response(text)
-        return self.prompt(messages, self.max_length - len(response)), response
+        prompt, response = self._split(messages, text)
+        if not text or len(response) == 1:
+            self._count("empty response")
+        longest = self.max_length - 1  # at least one token of the prompt stays
+        if len(response) > longest:
+            self._count("response cut at its end")
+            response = response[:longest]
+        return self._fit(prompt, self.max_length - len(response)), response
+
+    def _split(self, messages: Messages, text: str) -> tuple[list[int], list[int]]:
+        """(prompt, response) tokens, however long."""
+        prompt = self._prompt(messages)
+        whole = self._render([*messages, {"role": "assistant", "content": text}], opens=False)
+        written = whole.text[len(prompt.text) :]
+        follows = whole.text.startswith(prompt.text) and whole.ids[-1:] == [self.end]
+        if follows and _without_blanks(text) in _without_blanks(written):
+            # A token may reach over the place where they meet: it is the response's.
+            shared = count_common(prompt.ids, whole.ids[:-1])
+            return whole.ids[:shared], whole.ids[shared:]
+        self._count("response that the chat template writes otherwise")
+        return prompt.ids, [*self._text(text), self.end]
+
+    def _text(self, text: str) -> list[int]:
+        """The tokens of a text alone. Raises TrainerError where it cannot be read without steering."""
+        if not self._control.search(text):
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = list(encoded["input_ids"])
+        spelt = {
+            token.content: number for number, token in self.tokenizer.added_tokens_decoder.items()
+        }
+        for found in self._control.findall(text):
+            if spelt[found] in ids:
+                raise TrainerError(f"this tokenizer cannot read {found!r} in a response as text")
+        return ids
+
+    def _prompt(self, messages: Messages) -> Rendered:
+        # The candidates of a ranking come one behind the other.
+        if self._asked is None or self._asked[0] != messages:
+            self._asked = messages, self._render(messages, opens=True)
+        return self._asked[1]
+
+    def _render(self, messages: Messages, *, opens: bool) -> Rendered:
+        """Raises TrainerError where the template refuses: a role, two turns of one; or the tokenizer."""
+        apply = self.tokenizer.apply_chat_template
+        try:
+            text: str = apply(
+                messages, add_generation_prompt=opens, tokenize=False, return_dict=False
+            )
+            if not any(self._control.search(each) for turn in messages for each in turn.values()):
+                encoded = self.tokenizer(text, add_special_tokens=False)
+            else:
+                encoded = apply(
+                    messages,
+                    add_generation_prompt=opens,
+                    tokenize=True,
+                    return_dict=True,
+                    sanitize_control_tokens=True,
+                )
+        except Exception as error:  # a template is a program, and refuses by whatever it raises
+            said = messages[-1]["content"][:60] if messages else ""
+            raise TrainerError(
+                f"the chat template refuses a conversation ({said!r}): {first_line(error)}"
+            ) from None
+        return Rendered(text, list(encoded["input_ids"]))
+
+    def _fit(self, ids: list[int], max_tokens: int) -> list[int]:
+        if len(ids) <= max_tokens:
+            return ids
+        self._count("prompt cut at its start")
+        bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id and max_tokens > 1 else []
+        kept = max_tokens - len(bos)
+        return [*bos, *ids[-kept:]] if kept > 0 else []
 
     def _count(self, reason: str) -> None:
         self.cut[reason] = self.cut.get(reason, 0) + 1
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
+def count_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows have in common before they part."""
+    pairs = zip(one, other, strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def decode_responses(tokenizer: Tokenizer, responses: Sequence[Sequence[int]]) -> list[str]:
+    """The texts of responses without their end tokens: what a template would write again as these tokens.
+
+    What the template itself writes before and behind an answer (Mistral's spaces, Qwen's empty thought) is
+    no part of it. Nothing is tidied.
+    """
+    shape = shape_of(tokenizer)
+    opening, closing = ("", "") if shape is None else (shape.opening, shape.closing or "")
+    steering = any(token.content in opening for token in tokenizer.added_tokens_decoder.values())
+    before: list[int] = []
+    if steering:  # which is not all in the texts: it is left out as tokens
+        before, opening = list(tokenizer(opening, add_special_tokens=False)["input_ids"]), ""
+    texts = tokenizer.batch_decode(
+        [
+            [*row[len(before) :]] if list(row[: len(before)]) == before else [*row]
+            for row in responses
+        ],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return [text.removeprefix(opening).removesuffix(closing) for text in texts]
 
 
 def pad_right(

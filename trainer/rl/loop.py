@@ -11,6 +11,7 @@ from trainer.engine.lora import save_adapters
 from trainer.engine.models import choose_device, load_policy, make_repeatable
 from trainer.engine.prepare import plain_model
 from trainer.engine.provenance import provenance_of
+from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import wilson, win_shares
 from trainer.formulas.schedules import count_steps
@@ -94,6 +95,7 @@ def run_on_policy(
             ),
             tokenizer=trainer.tokenizer,
             result=result,
+            usage=describe_answering(trainer.tokenizer),
             samples=samples,
             drawings=[draw_frontier(run.read_metrics(), watched)] if processes.first else [],
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainer.engine.forward import autocast_of, generating
 from trainer.engine.length_batching import group_by_length
 from trainer.engine.protocols import Cache, Policy, Tokenizer
-from trainer.engine.tokens import pad_left, pad_right, positions_of
+from trainer.engine.tokens import decode_responses, pad_left, pad_right, positions_of
 from trainer.errors import TrainerError
 
 # Rows that have ended leave when they are this share of the batch: leaving costs a copy of the cache.
@@ -239,12 +239,12 @@ def check_numbers(values: Tensor) -> None:
 
 def decode(tokenizer: Tokenizer, rollout: Rollout) -> list[str]:
     """The responses as text, without their end tokens."""
-    return tokenizer.batch_decode(
+    return decode_responses(
+        tokenizer,
         [
             row[: int(mask.sum()) - int(ended)].tolist()
             for row, mask, ended in zip(
                 rollout.response, rollout.response_mask, rollout.ended, strict=True
             )
         ],
-        skip_special_tokens=True,
     )

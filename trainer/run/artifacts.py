@@ -40,16 +40,19 @@ def write_artifacts(
     model: Saveable,
     tokenizer: Saveable,
     result: JsonObject,
+    usage: str,
     samples: Sequence[Sample] = (),
     drawings: Sequence[str] = (),
 ) -> None:
     """Write all that a finished run leaves; result.json, which says that it is done, comes last.
 
+    `usage` is the section of the model's card that says how others use it.
+
     Of several processes the first writes; all of them wait for it.
     """
     if run.processes.first:
         folder = run.folder / "model"
-        save_model(model, tokenizer, folder, card=write_card(run, result))
+        save_model(model, tokenizer, folder, card=write_card(run, result, usage))
         write_report(
             run.folder / "report.html",
             run=run,

@@ -16,8 +16,10 @@ NOT_IN_CARD = frozenset(
 )
 
 
-def write_card(run: Run, result: JsonObject) -> str:
-    """The model's card: what it is, from which data under which guidelines, how good, how to repeat it."""
+def write_card(run: Run, result: JsonObject, usage: str) -> str:
+    """The model's card: what it is, how to use it, from which data under which guidelines, how good, how to
+    repeat it.
+    """
     config = run.config
     description = run.describe()
     data = read_manifest(Path(config.data))
@@ -45,6 +47,8 @@ def write_card(run: Run, result: JsonObject) -> str:
             f"# {run.folder.name}",
             "",
             f"{list_stages()[run.stage].card}. Made by Plackett's trainer, stage `{run.stage}`.",
+            "",
+            usage,
             "",
             "## Data",
             "",

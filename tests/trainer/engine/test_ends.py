@@ -13,7 +13,8 @@ from tests.trainer.conftest import make_tiny_model, make_tokenizer
 from trainer.__main__ import main
 from trainer.engine.distributed import Processes
 from trainer.engine.models import ends_of, load_policy, load_reward_model
-from trainer.engine.tokens import PLAIN_TEMPLATE, Encoder, end_of_turn, load_tokenizer
+from trainer.engine.templates import PLAIN_TEMPLATE, end_of_turn
+from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.rl.rewards import RewardReader
 from trainer.rl.rollout import Row, decode, from_rows, rows_of, sample
 from trainer.settings.training import TrainingConfig
@@ -71,17 +72,9 @@ def test_the_end_of_a_turn_is_the_templates(template: str, end: str) -> None:
     tokenizer = make_chat_tokenizer(template)
     (expected,) = ids(end)
     assert end_of_turn(tokenizer) == expected
-    assert Encoder(tokenizer, 64).response("yes")[-1] == expected
-
-
-def test_training_reads_what_the_template_writes() -> None:
-    tokenizer = make_chat_tokenizer()
-    messages = [{"role": "user", "content": "tell me"}]
-    prompt, response = Encoder(tokenizer, 64).pair(messages, "the sun")
-    whole = tokenizer.apply_chat_template(
-        [*messages, {"role": "assistant", "content": "the sun"}], tokenize=True, return_dict=True
-    )
-    assert prompt + response == list(whole["input_ids"])
+    if "raise_exception" not in template:
+        _, response = Encoder(tokenizer, 64).pair([{"role": "user", "content": "tell me"}], "yes")
+        assert response[-1] == expected
 
 
 def test_every_end_stops_a_response(chat_model: Path) -> None:
