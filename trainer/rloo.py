@@ -69,7 +69,7 @@ class RLOOTrainer(OnPolicyTrainer[RLOOConfig]):
         self.optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
         for rows, batch, weight in self.share_micro_batches(rollout, range(episodes)):
-            logits = response_logits(self.policy, batch)
+            logits = response_logits(self.policy, batch, len(self.tokenizer))
             logprobs, entropies = chosen_and_entropy(logits, batch.targets, self.config.temperature)
             lost = -(advantages[rows][batch.segment_ids] * logprobs).sum() / episodes
             (weight * lost).backward()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@
 | 2 temperature everywhere | stages: `…_ratios_are_one_and_kl_is_zero`; losses: `…_temperature` |
 | 3 no truncating sampler | here: `…_drawn_as_often_as_the_softmax_says` |
 | 4, 5 ratio 1, KL 0 at first | stages: `…_ratios_are_one_and_kl_is_zero`; here: `…_with_no_step_…` |
-| 6 sampling and training agree | stages: `…_the_logprobs_that_training_computes` |
+| 6 sampling and training agree | sampling: `…_plain_forward_passes`; whole_step: `test_two_updates_…` |
 | 7 padding changes nothing | stages: `…_padding_on_either_side…`; here: `…_company_in_its_batch` |
 | 8 padding is not the end token | here: `…_gets_padding_of_its_own` |
 | 9 the end token is learnt | stages: `…_sft_teaches_what_to_say_and_when_to_end` |
@@ -31,7 +31,7 @@
 | 29 what is logged, with the right signs | here: `…_figures_add_up` |
 | 30 the same prompts and draws before and after | here: `…_judged_on_the_same_draws` |
 | 31 float32 | here: `…_float32_whatever_the_checkpoint_says` |
-| 32 a bandit's closed form | stages: `…_closed_form_optimum_of_a_bandit` |
+| 32 a bandit's closed form | bandit: `…_closed_form_optimum_of_a_bandit_is_reached` |
 """
 
 import math

@@ -366,36 +366,6 @@ def test_a_checkpoint_of_another_run_is_refused(
         reward.main(other)
 
 
-def test_a_policy_reaches_the_closed_form_optimum_of_a_bandit() -> None:
-    """One step, three actions: the optimum is reference * exp(reward / beta), normalised."""
-    from trainer.formulas.losses import policy_loss
-    from trainer.formulas.masked import whiten
-
-    torch.manual_seed(0)
-    beta, rewards = 1.0, torch.tensor([1.0, 0.0, -1.0])
-    reference = torch.log_softmax(torch.tensor([0.0, 0.5, 0.2]), -1)
-    optimum = (reference.exp() * (rewards / beta).exp()).clone()
-    optimum = optimum / optimum.sum()
-    logits = reference.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([logits], lr=0.02)
-    for _ in range(250):
-        with torch.no_grad():
-            old = torch.log_softmax(logits, -1)
-            actions = torch.multinomial(old.exp(), 512, replacement=True)
-            score = rewards[actions] - beta * (old - reference)[actions]
-            mask = torch.ones(512, 1)
-            advantages = whiten((score - score.mean())[:, None], mask)
-        for _ in range(2):
-            new = torch.log_softmax(logits, -1)[actions][:, None]
-            loss, _ = policy_loss(new, old[actions][:, None], advantages, mask, 0.2)
-            optimizer.zero_grad()
-            (loss / 512).backward()
-            optimizer.step()
-    final = torch.log_softmax(logits.detach(), -1)
-    kl = float((final.exp() * (final - optimum.log())).sum())
-    assert kl < 0.02
-
-
 def test_sft_teaches_what_to_say_and_when_to_end(tiny_model: str, tmp_path: Path) -> None:
     file = tmp_path / "demonstrations.train.jsonl"
     messages = [

@@ -58,12 +58,13 @@ def sample(
     are drawn: the others have no text, and other models of the same tokenizer no row for them.
 
     Chance comes from (length, B) `draws` in [0, 1), or from `stream`, on the CPU: a row's tokens depend on
-    its own draws alone, not on when others end. `together` tells processes that hold parts of one model
-    whether any of them still has a row that goes on: all must make the same number of forward passes.
+    its own draws alone, not on when others end, nor on how many batches of a stream the rows come in.
+    `together` tells processes that hold parts of one model whether any of them still has a row that goes
+    on: all must make the same number of forward passes.
     """
     device = next(policy.parameters()).device
     if draws is None:
-        draws = torch.rand((length, len(prompts)), generator=stream)
+        draws = torch.rand((len(prompts), length), generator=stream).T
 
     def answer(rows: list[int]) -> Rollout:
         return sample_together(

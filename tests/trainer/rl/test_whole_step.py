@@ -1,0 +1,145 @@
+"""Whole updates of PPO and RLOO equal a plain loop: every sampled token, every figure, every weight."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.rl.conftest import Models
+from tests.trainer.rl.plain import Plain, PlainPPO, PlainRLOO, rows_in
+from trainer.engine.distributed import Processes
+from trainer.ppo import PPOTrainer
+from trainer.rl.rollout import Rollout
+from trainer.rl.trainer import OnPolicyTrainer
+from trainer.rloo import RLOOTrainer
+from trainer.settings.ppo import PPOConfig
+from trainer.settings.rloo import RLOOConfig
+
+# By their positions: relative, learned, and none but a slope of attention that the mask decides.
+FAMILIES = pytest.mark.parametrize("family", ["Llama", "GPT2", "Bloom"])
+ALONE = Processes(torch.device("cpu"))
+# Of several lengths and turns; the last is longer than the room for a prompt.
+PROMPTS = [
+    [{"role": role, "content": text} for role, text in turns]
+    for turns in (
+        [("user", "tell me")],
+        [("user", "a dog sang on the hill under the sun and the moon")],
+        [("user", "story")],
+        [("user", "the cat"), ("assistant", "yes please"), ("user", "tell me a story")],
+        [("user", "no")],
+        [("user", "the fox ran in the sun . the dog sat under a tree .")],
+        [("user", "please tell")],
+        [("user", "moon sun " * 12)],
+    )
+]
+STEPS = 3  # of which two are made
+LR = 3e-3
+UNKNOWN = ("tokens_per_second", "ratio_var")
+SETTINGS: dict[str, Any] = {
+    "data": "unused", "out": "unused", "device": "cpu", "lr": LR, "temperature": 0.7, "seed": 1,
+    "kl_coef": 0.4, "kl_target": 3.4, "kl_horizon": 60.0, "missing_eos_penalty": 1.7,
+    "response_length": 7, "max_length": 27, "max_grad_norm": 4.5, "batch_size": 8, "micro_batch": 3,
+}  # fmt: skip
+
+
+def assert_same(found: dict[str, float], expected: dict[str, float]) -> None:
+    """All figures, but for how fast they came."""
+    found = {name: value for name, value in found.items() if name not in UNKNOWN}
+    assert found == {
+        name: pytest.approx(value, rel=1e-4, abs=1e-4) for name, value in expected.items()
+    }
+
+
+def assert_moved_alike(found: Any, expected: Any, start: Any) -> None:
+    """The weights, to a small part of how far they went."""
+    for (name, one), other, before in zip(
+        found.named_parameters(), expected.parameters(), start.parameters(), strict=True
+    ):
+        went = float((other - before).detach().abs().max())
+        torch.testing.assert_close(
+            one.detach().double(), other.detach(), atol=1e-6 + 0.02 * went, rtol=0,
+            msg=lambda said, name=name: f"{name}: {said}",
+        )  # fmt: skip
+
+
+def assert_evaluates(trainer: OnPolicyTrainer[Any], plain: Plain) -> None:
+    """Held-out prompts are answered by a stream of their own, scored, and held against the reference."""
+    found = trainer.evaluate(PROMPTS[2:7])
+    rows = plain.sample(PROMPTS[2:7], torch.Generator().manual_seed(plain.config.seed + 1))
+    texts = [response[: len(response) - plain.ended((_, response))] for _, response in rows]
+    assert found.texts == [plain.tokenizer.decode(text, skip_special_tokens=True) for text in texts]
+    assert found.rewards.tolist() == pytest.approx([plain.score(row) for row in rows], abs=1e-4)
+    with torch.no_grad():
+        gaps = [
+            plain.logprobs(plain.policy, row)[0] - plain.logprobs(plain.reference, row)[0]
+            for row in rows
+        ]
+    assert found.kl == pytest.approx(float(sum(gap.sum() for gap in gaps)) / 5, rel=1e-4)
+
+
+@FAMILIES
+def test_two_updates_of_ppo_are_those_of_a_plain_loop(
+    models_of: Callable[[str], Models], family: str
+) -> None:
+    models = models_of(family)
+    config = PPOConfig(
+        **SETTINGS, model=models.policy, reference=models.reference, reward=models.reward,
+        minibatches=2, ppo_epochs=2, gamma=0.9, lam=0.8, clip=0.05, value_clip=0.03, value_lr=LR,
+    )  # fmt: skip
+    trainer, plain, start = PPOTrainer(config, ALONE), PlainPPO(config), PlainPPO(config)
+    for step in (1, 2):
+        rollout, figures = step_of(trainer, step)
+        rows, expected = plain.update(PROMPTS, LR * (STEPS + 1 - step) / STEPS)
+        assert rows_in(rollout) == rows
+        assert rollout.ended.tolist() == [plain.ended(row) for row in rows]
+        assert_same(figures, expected)
+        assert trainer.kl_coef == pytest.approx(plain.beta, rel=1e-6)
+        assert 0 < expected["clip_share"] < 1
+        assert 0 < expected["value_clip_share"] < 1
+        assert 0 < expected["ended_share"] < 1
+    assert_moved_alike(trainer.policy, plain.policy, start.policy)
+    assert_moved_alike(trainer.value_model, plain.value, start.value)
+    assert_moved_alike(trainer.reference, plain.reference, start.reference)
+    assert_evaluates(trainer, plain)
+
+
+@FAMILIES
+def test_two_updates_of_rloo_are_those_of_a_plain_loop(
+    models_of: Callable[[str], Models], family: str
+) -> None:
+    models = models_of(family)
+    config = RLOOConfig(
+        **SETTINGS, model=models.policy, reference=models.reference, reward=models.reward,
+        responses=4,
+    )  # fmt: skip
+    trainer, plain, start = RLOOTrainer(config, ALONE), PlainRLOO(config), PlainRLOO(config)
+    for step in (1, 2):
+        prompts = PROMPTS[step : step + 2]
+        rollout, figures = step_of(trainer, step, prompts)
+        rows, expected = plain.update(prompts, LR * (STEPS + 1 - step) / STEPS)
+        assert rows_in(rollout) == rows
+        assert_same(figures, expected)
+        assert trainer.kl_coef == pytest.approx(plain.beta, rel=1e-6)
+    assert_moved_alike(trainer.policy, plain.policy, start.policy)
+    assert_evaluates(trainer, plain)
+
+
+def step_of(
+    trainer: OnPolicyTrainer[Any], step: int, prompts: Any = None
+) -> tuple[Rollout, dict[str, float]]:
+    """An update as the run makes it, and the samples that it was made from."""
+    kept: list[Rollout] = []
+    plain = trainer.training_step
+
+    def keep(some: Any) -> tuple[Rollout, dict[str, float]]:
+        rollout, figures = plain(some)
+        kept.append(rollout)
+        return rollout, figures
+
+    trainer.training_step = keep  # type: ignore[method-assign]
+    try:
+        figures = trainer.update(prompts or PROMPTS, step, STEPS)
+    finally:
+        trainer.training_step = plain  # type: ignore[method-assign]
+    return kept[0], figures
