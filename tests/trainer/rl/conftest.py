@@ -64,3 +64,22 @@ def make_reward(family: str, seed: int) -> Any:
         model.score.weight.normal_(std=0.4)
     model.config.reward_mean = 0.7 * seed
     return model
+
+
+def keep_calls(trainer: Any, *names: str) -> dict[str, tuple[Any, ...]]:
+    """What these methods return the first time that they are called, and what they were given."""
+    kept: dict[str, tuple[Any, ...]] = {}
+
+    def keep(name: str) -> None:
+        plain = getattr(trainer, name)
+
+        def call(*given: Any) -> Any:
+            result = plain(*given)
+            kept.setdefault(name, (result, *given))
+            return result
+
+        setattr(trainer, name, call)
+
+    for name in names:
+        keep(name)
+    return kept

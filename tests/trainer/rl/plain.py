@@ -118,7 +118,7 @@ class Plain:
     def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, lr: float) -> Figures:
         """One step down the loss, each model's gradient no longer than allowed."""
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norms = {
             name: float(torch.nn.utils.clip_grad_norm_(model.parameters(), self.config.max_grad_norm))
             for name, model in self.moved.items()

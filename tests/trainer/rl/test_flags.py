@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.rl.conftest import Models
+from tests.trainer.rl.conftest import Models, keep_calls
 from tests.trainer.rl.plain import rows_in
 from trainer.data.examples import Messages
 from trainer.engine.distributed import Processes
@@ -150,25 +150,6 @@ def settings(models: Models, data: str, **more: Any) -> dict[str, Any]:
         "kl_coef": 0.4, "missing_eos_penalty": 1.7, "response_length": 6, "max_length": 24,
         "batch_size": 8, "seed": 1,
     } | more  # fmt: skip
-
-
-def keep_calls(trainer: Any, *names: str) -> dict[str, tuple[Any, ...]]:
-    """What these methods return the first time that they are called, and what they were given."""
-    kept: dict[str, tuple[Any, ...]] = {}
-
-    def keep(name: str) -> None:
-        plain = getattr(trainer, name)
-
-        def call(*given: Any) -> Any:
-            result = plain(*given)
-            kept.setdefault(name, (result, *given))
-            return result
-
-        setattr(trainer, name, call)
-
-    for name in names:
-        keep(name)
-    return kept
 
 
 def look_at(trainer: OnPolicyTrainer[Any], prompts: Sequence[Messages]) -> dict[str, Any]:
