@@ -222,6 +222,8 @@ class PlainPPO(Plain):
                     for i in chosen
                 ]
                 means = {name: torch.cat([some[name] for some in each]).mean() for name in each[0]}
+                ratios = torch.cat([some["ratio"] for some in each])
+                means["ratio_var"] = ratios.var(correction=0)
                 loss = means["policy_loss"] + means["value_loss"]
                 norms = self.step(loss, self.adam, lr)
                 means["loss"] = means["policy_loss"] + config.value_coef * means["value_loss"]

@@ -61,7 +61,6 @@ class Case:
 
 
 RUN = "tests/trainer/rl/test_run.py::"
-ENGINE = "tests/trainer/engine/"
 Entry = Case | str
 
 
@@ -82,7 +81,8 @@ def common_table(models: Models) -> dict[str, Entry]:
         "resume": f"{RUN}test_a_resumed_run_goes_on_with_the_price_of_kl_that_it_had_come_to",
         "trackers": "tests/trainer/test_options.py::test_trackers_get_what_metrics_jsonl_gets",
         "device": f"{RUN}test_a_device_that_is_not_there_is_refused",
-        "shard": f"{ENGINE}test_distributed.py::test_divided_weights_give_the_losses_of_whole_ones",
+        "shard": "tests/trainer/engine/test_distributed.py::"
+        "test_every_combination_works_as_one_process_or_is_refused_at_the_start",
         "rollout_server": "tests/trainer/rl/test_vllm_client.py::"
         "test_the_server_speaks_with_the_policy_as_it_is_after_every_update",
         "model": Case({"model": models.reference}, SAMPLED),
