@@ -23,6 +23,12 @@ Row = tuple[list[int], list[int]]  # the tokens of a prompt and of its response
 Figures = dict[str, float]
 
 
+def encode(tokenizer: Any, messages: Messages, room: int) -> list[int]:
+    """The prompt's BOS, and its last tokens that fit beside a response."""
+    ids = list(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
+    return ids if len(ids) <= room else [ids[0], *ids[-(room - 1) :]]
+
+
 def load(kind: Any, path: str) -> Any:
     return kind.from_pretrained(path, dtype=torch.float64).eval()
 
@@ -50,10 +56,8 @@ class Plain:
         return torch.optim.Adam(moved, lr=0.0, eps=1e-5)
 
     def encode(self, messages: Messages) -> list[int]:
-        """The last tokens of the prompt that fit beside a response."""
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
         room = self.config.max_length - self.config.response_length
-        return list(encoded["input_ids"])[-room:]
+        return encode(self.tokenizer, messages, room)
 
     def sample(self, prompts: Sequence[Messages], stream: torch.Generator) -> list[Row]:
         draws = torch.rand((self.config.response_length, len(prompts)), generator=stream)

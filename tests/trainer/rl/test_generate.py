@@ -69,8 +69,7 @@ def test_it_writes_what_plain_forward_passes_draw(
     policy = plain.load(transformers.AutoModelForCausalLM, config.model)
     draws = torch.rand((15, 9), generator=torch.Generator().manual_seed(3)).tolist()
     for row in found:
-        encoded = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)
-        prompt = list(encoded["input_ids"])[-11:]  # what of it fits beside a response
+        prompt = plain.encode(tokenizer, row["prompt"], 11)  # one is longer
         for number, candidate in enumerate(row["candidates"]):
             own = draws[order.index(row["id"]) * 3 + number]
             response = plain.sample(policy, prompt, own, 0.7, ENDS, len(tokenizer))
