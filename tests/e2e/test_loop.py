@@ -2,6 +2,10 @@
 
 Prompts go in; the worker writes candidates; a simulated rater ranks them through the HTTP API; an export
 goes to the trainer; a reward model is fitted; PPO updates the policy; the worker writes with it.
+
+The rater likes the share of sentences that end in an exclamation mark. What goes with it and is not it, the
+number of exclamation marks, must not do: pairs on which the two oppose each other tell whether the reward
+model has learnt the taste, and the policy must not write more sentences to get more marks.
 """
 
 import asyncio
@@ -10,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +28,7 @@ from app.db.engine import open_sessions
 from app.policies.models import Policy
 from app.prompts.models import Candidate, Prompt
 from app.settings import CHECKOUT
+from app.training.models import Run
 from demo import stories
 from simulation.preference import SimulatedRater, liveliness
 from simulation.served import free_port, wait_until_ready
@@ -144,6 +150,47 @@ async def run(client: httpx.Client, stage: str, **config: Any) -> dict[str, Any]
     return dict(result)
 
 
+def count_marks(text: str) -> int:
+    """The wrong trait: it goes with liveliness, and with length."""
+    return text.count("!")
+
+
+def count_sentences(text: str) -> int:
+    """Ends of sentences, as liveliness counts them."""
+    return sum(text.count(mark) for mark in "!.?")
+
+
+def oppose_traits(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the comparisons those of the livelier story with one that has more exclamation marks."""
+    found = {}
+    for pair in pairs:
+        texts = [pair[side][0]["content"] for side in ("chosen", "rejected")]
+        livelier, other = sorted(texts, key=liveliness, reverse=True)
+        if liveliness(livelier) > liveliness(other) and count_marks(livelier) < count_marks(other):
+            row = {"prompt": pair["prompt"], "chosen": livelier, "rejected": other}
+            found[json.dumps(row)] = row
+    return list(found.values())
+
+
+def evaluate(house: House, model: Path, rows: list[dict[str, Any]], file: Path) -> dict[str, Any]:
+    """The figures of a reward model on comparisons."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["evaluate", "--reward", str(model), "--data", str(file), "--max-length", "256"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *words, "--device", "cpu"],
+        cwd=CHECKOUT, env=house.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+async def folder_of(house: House, run: dict[str, Any]) -> Path:
+    """A run's directory on this machine."""
+    async with open_sessions(house.database_url) as sessions, sessions() as session:
+        found = await session.get_one(Run, uuid.UUID(run["id"]))
+        return Path(str(found.path))
+
+
 def prefer(pair: dict[str, Any]) -> float:
     """How right the noise-free taste is about a noisy comparison: 1, 0, or half where it sees none."""
     chosen, rejected = (liveliness(pair[side][0]["content"]) for side in ("chosen", "rejected"))
@@ -153,7 +200,7 @@ def prefer(pair: dict[str, Any]) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 async def test_the_loop_turns_once(
-    house: House, researcher: httpx.Client, story_teller: Path
+    house: House, researcher: httpx.Client, story_teller: Path, tmp_path: Path
 ) -> None:
     told = stories.generate(11, 5 * (PROMPTS + HELD_OUT), held_out=True)
     prompts = list(dict.fromkeys(each.prompt for each in told))[: PROMPTS + HELD_OUT]
@@ -203,6 +250,12 @@ async def test_the_loop_turns_once(
         # Two standard errors of the difference beyond the five points: a fault, not the draw.
         allowed = 0.05 + 2 * (0.12 / len(pairs)) ** 0.5
         assert accuracy >= best_possible - allowed, (accuracy, best_possible)
+        opposed = oppose_traits(pairs)
+        assert len(opposed) >= 40, "too few pairs to tell the two traits apart"
+        folder = await folder_of(house, reward)
+        taste = evaluate(house, folder / "model", opposed, tmp_path / "opposed.jsonl")
+        # Usually 0.78. Where the rater counts the marks it is 0.02, and all else here passes.
+        assert taste["accuracy"] >= 0.6, taste
 
         ppo = await run(
             researcher,
@@ -211,7 +264,7 @@ async def test_the_loop_turns_once(
             **{"max-length": 256, "response-length": 110, "kl-coef": 0.1},
         )
         kl = ppo["result"]["held_out"]["kl"]
-        assert 0 < kl < 60
+        assert 0 < kl < 15  # usually 3 to 7
         policies = {each["id"]: each for each in researcher.get("/api/v1/policies").json()}
         better = policies[ppo["policy_id"]]["name"]
 
@@ -239,13 +292,19 @@ async def test_the_loop_turns_once(
     assert own == {better, "story-teller"}
     duels = [each for each in answers.values() if len(each) == 2]
     assert len(duels) == HELD_OUT
-    wins = 0.0
-    for each in duels:
-        new, old = liveliness(each[better]), liveliness(each["story-teller"])
-        wins += 0.5 if new == old else float(new > old)
-    win_rate = wins / HELD_OUT
-    print(
-        f"reward accuracy {accuracy:.3f} (best possible {best_possible:.3f}); "
-        f"win rate {win_rate:.3f} at KL {kl:.1f} nats"
+    new, old = ([each[name] for each in duels] for name in (better, "story-teller"))
+    wins = sum(
+        0.5 if liveliness(one) == liveliness(other) else float(liveliness(one) > liveliness(other))
+        for one, other in zip(new, old, strict=True)
     )
-    assert win_rate >= 0.7
+    win_rate = wins / HELD_OUT
+    longer = sum(map(count_sentences, new)) / sum(map(count_sentences, old))
+    print(
+        f"reward accuracy {accuracy:.3f} (best possible {best_possible:.3f}), "
+        f"against the wrong trait {taste['accuracy']:.3f} of {len(opposed)}; "
+        f"win rate {win_rate:.3f} at KL {kl:.1f} nats, {longer:.2f} times the sentences"
+    )
+    assert win_rate >= 0.85  # usually 0.95 and more
+    # Usually 0.74: the policy turns full stops into its marks. More sentences would mean that it writes for
+    # their number; where the rater counts them it is 1.00.
+    assert longer <= 1.05
