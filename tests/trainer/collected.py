@@ -53,7 +53,7 @@ def write_export(folder: Path, *, seed: int = 0) -> str:
                 number += 1
                 ranking: dict[str, Any] = {
                     "rater": f"rater{rater}",
-                    "ranks": dict(zip(names, ranks, strict=True)),
+                    "ranks": dict(reversed([*zip(names, ranks, strict=True)])),  # in no order
                     "weight": WEIGHTS[number % len(WEIGHTS)],
                     "axes": {
                         "clear": {

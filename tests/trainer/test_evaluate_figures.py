@@ -17,10 +17,11 @@ from tests.trainer.collected import write_export
 from tests.trainer.conftest import make_tokenizer
 from tests.trainer.families import make_policy
 from trainer import evaluate, reward
+from trainer.data.files import read_prompts
 from trainer.engine.models import load_reward_model
 from trainer.engine.tokens import load_tokenizer
 from trainer.formulas import evaluation
-from trainer.rl.rollout import decode
+from trainer.rl.rollout import decode, rows_of
 from trainer.run.artifacts import save_model
 from trainer.settings.evaluate import EvaluateConfig
 from trainer.settings.reward import RewardConfig
@@ -286,9 +287,8 @@ def test_of_several_draws_the_choosers_favourite_is_judged(
         against=str(shelf / "policy1"), best_of=4, response_length=8, max_length=64, batch_size=3,
         choose_by=choose_by and str(shelf / choose_by), device="cpu",
     )  # fmt: skip
-    prompts = [
-        [{"role": "user", "content": f"tell me story {word}"}] for word in ("cat", "dog", "sun")
-    ]
+    # In the order in which `main` asks them: split by split.
+    prompts = [each.messages for each in evaluate.examples_of(read_prompts(config.data), config.data)]
     evaluators = [evaluate.load_evaluator(config.reward, config, CPU)]
     side = evaluate.respond(config, str(config.policy), 4, evaluators, prompts, CPU)
     texts = [text for each in side.rollouts for text in decode(side.tokenizer, each)]
@@ -302,6 +302,18 @@ def test_of_several_draws_the_choosers_favourite_is_judged(
     wanted = [judge(prompts[n // 4], texts[n]) for n in chosen]
     assert side.rewards.tolist() == pytest.approx(wanted, abs=1e-4)
     assert side.response_length == pytest.approx(statistics.mean(lengths[n] for n in chosen))
+
+    # What `main` tells of the same draws: its KL is of all of them, not of those that were chosen.
+    found = evaluate.main(config)
+    assert found["reward_mean"] == pytest.approx(statistics.mean(wanted), abs=1e-4)
+    assert found["best_of_kl"] == pytest.approx(math.log(4) - 3 / 4)
+    own, other = (plain.load_policy(str(shelf / f"policy{number}")) for number in (0, 1))
+    kl = 0.0
+    with torch.no_grad():
+        for prompt, response, _ in (row for each in side.rollouts for row in rows_of(each)):
+            one, two = (known_logprobs(each, prompt, response) for each in (own, other))
+            kl += float((one - two).sum()) / len(texts)
+    assert found["kl"] == pytest.approx(kl, rel=1e-3)
 
 
 def test_a_runs_own_figures_are_those_that_evaluate_gives_of_it(

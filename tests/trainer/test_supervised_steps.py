@@ -7,6 +7,8 @@ ties, raters' weights, a rate that rises and falls, decay and clipping.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.trainer.collected import write_export
 from tests.trainer.conftest import make_tokenizer
 from tests.trainer.families import make_policy
 from trainer import dpo, reward, sft
+from trainer.engine import models, tokens
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.reward import RewardConfig
 from trainer.settings.sft import SFTConfig
@@ -113,6 +116,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "reward-twice": ("reward", {"gradient_checkpointing": True}),
     "dpo-smoothed": ("dpo", {"label_smoothing": 0.2, "beta": 0.5}),
     "dpo-ipo": ("dpo", {"loss": "ipo", "beta": 0.3}),
+    "dpo-unclipped": ("dpo", {"max_grad_norm": 100.0}),
     "dpo-twice": ("dpo", {"gradient_checkpointing": True}),
 }  # fmt: skip
 
@@ -150,3 +154,34 @@ def test_the_rate_rises_and_falls_as_in_a_plain_loop(
     rates = [json.loads(row)["lr"] / 3e-3 for row in rows]
     assert rates[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
     assert rates[-1] == pytest.approx(1 / 27)  # and not 0: the last step counts
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_adapters_move_the_linear_layers_and_a_scalar_head_alone(
+    stage: str, start: Callable[[str, str], str], export: str, tmp_path: Path
+) -> None:
+    main, settings, _ = STAGES[stage]
+    model, out = start("Llama", "right"), tmp_path / "run"
+    main(settings(model=model, data=export, out=str(out), **(COMMON | {"lora_rank": 2})))
+    load = partial(plain.load_scorer, seed=5) if stage == "reward" else plain.load_policy
+    before = plain.weights_of(load(model))
+    trained = plain.load_scorer if stage == "reward" else plain.load_policy
+    after = plain.weights_of(trained(str(out / "model")))
+    moved = {name for name, each in before.items() if not torch.equal(each, after[name])}
+    assert moved == {name for name in before if "proj" in name or name == "score.weight"}
+
+
+def test_no_preference_is_half_right(start: Callable[[str, str], str]) -> None:
+    """In the logged accuracies: two equal rewards, a policy that is its reference."""
+    ranks, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3)
+    assert reward.count_right(torch.tensor([[2.0, 2.0, 1.0]]), ranks, mask) == (2.5, 3)
+    policy = models.load_policy(
+        start("Llama", "right"), tokens.load_tokenizer(start("Llama", "right")), torch.device("cpu")
+    )
+    pair = dpo.Pair(([1, 4, 8], [9, 2]), ([1, 4, 8], [10, 11, 2]), 1.0)
+    with torch.no_grad():
+        (sums,), _ = dpo.pair_sums(policy, [pair], 0)
+    chosen, rejected = sums.tolist()
+    same = replace(pair, reference=(chosen, rejected))
+    config = DPOConfig(model="", data="", out="")
+    assert dpo.sum_losses(policy, [same], 0, config).figures["accuracy"] == (0.5, 1)
