@@ -288,7 +288,9 @@ def test_of_several_draws_the_choosers_favourite_is_judged(
         choose_by=choose_by and str(shelf / choose_by), device="cpu",
     )  # fmt: skip
     # In the order in which `main` asks them: split by split.
-    prompts = [each.messages for each in evaluate.examples_of(read_prompts(config.data), config.data)]
+    prompts = [
+        each.messages for each in evaluate.examples_of(read_prompts(config.data), config.data)
+    ]
     evaluators = [evaluate.load_evaluator(config.reward, config, CPU)]
     side = evaluate.respond(config, str(config.policy), 4, evaluators, prompts, CPU)
     texts = [text for each in side.rollouts for text in decode(side.tokenizer, each)]
