@@ -92,6 +92,7 @@ export function showRanks(task) {
     slot.classList.toggle("filled", held.length > 0);
     get(".chips", slot).replaceChildren(...held.map((card) => createChip(task, card)));
   }
+  task.desk.show();
   get("#order", root).textContent = form.describe() || say("nothing_placed");
   get("#submit", root).setAttribute("aria-disabled", String(!form.isComplete()));
 }
@@ -135,7 +136,7 @@ export function showMark(cards, marked) {
     const tabIndex = card === marked ? 0 : -1;
     card.classList.toggle("marked", card === marked);
     card.tabIndex = tabIndex;
-    for (const button of findAll(".place-button, .unfold, .view-button", card)) button.tabIndex = tabIndex;
+    for (const button of findAll(".place-button, .unfold, .view-button, .pin", card)) button.tabIndex = tabIndex;
   }
 }
 

@@ -24,6 +24,10 @@ const ACTIONS = new Map([
   ["x", { name: "unfold" }],
   ["v", { name: "view" }],
   ["d", { name: "difference" }],
+  ["r", { name: "one" }],
+  ["c", { name: "two" }],
+  ["p", { name: "keep" }],
+  ["t", { name: "prompt" }],
   ["n", { name: "none" }],
   ["b", { name: "back" }],
   ["s", { name: "skip" }],
@@ -43,12 +47,13 @@ const SHIFTED = new Map([
  * @returns {Action | null}
  */
 export function readKey(event, { typing, onControl, onRadio, inDialog }) {
-  if (event.altKey || event.metaKey || inDialog) return null;
+  if (event.altKey) return null;
+  const withControl = event.ctrlKey || event.metaKey; // Meta is what a Mac has for it
   if (event.key === "Enter") {
-    const isFree = !typing && !onControl;
-    return event.ctrlKey || isFree ? { name: "submit" } : null;
+    const isFree = !typing && !onControl && !inDialog;
+    return withControl || isFree ? { name: "submit" } : null;
   }
-  if (typing || event.ctrlKey) return null;
+  if (typing || withControl || inDialog) return null;
   if (onRadio && event.key.startsWith("Arrow")) return null;
   return findAction(event);
 }

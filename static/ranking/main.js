@@ -22,8 +22,8 @@ const CONTROLS = "button, a, summary, input[type=checkbox], select";
 function act({ name, by = 0 }, task) {
   /** @type {Record<string, () => void>} */
   const actions = {
-    submit: () => task.submit(),
-    digit: () => task.choose(by),
+    submit: () => submit(task),
+    digit: () => task.choose(by, document.activeElement?.closest(".scale") ?? null),
     step: () => task.step(by),
     move: () => task.move(by),
     sideways: () => (task.form.isPair ? task.move(by) : task.step(by)),
@@ -39,9 +39,27 @@ function act({ name, by = 0 }, task) {
     difference: () => openDialog("difference-dialog", task),
     skip: () => openDialog("skip-dialog", task),
     guidelines: () => openDialog("guidelines-dialog", task),
+    one: () => task.desk.choose("one"),
+    two: () => task.desk.choose("two"),
+    keep: () => task.desk.keep(task.marked),
+    prompt: () => task.desk.togglePrompt(),
     keys: () => openDialog("keys-dialog", task),
   };
   actions[name]();
+}
+
+/** From anywhere: a dialog that asks something is answered, any other makes way.
+ * @param {Task} task
+ */
+function submit(task) {
+  const dialog = find("dialog[open]", document, HTMLDialogElement);
+  const form = dialog && find("form[method=post]", dialog, HTMLFormElement);
+  if (form) {
+    form.requestSubmit();
+  } else {
+    dialog?.close();
+    task.submit();
+  }
 }
 
 const session = new Session();
@@ -68,6 +86,10 @@ document.addEventListener("keydown", (event) => {
 for (const button of findAll(".rate-head [data-dialog]")) {
   button.addEventListener("click", () => openDialog(button.dataset.dialog ?? "", tasks.current));
 }
+document.addEventListener("click", ({ target }) => {
+  const menu = find(".menu[open]", document, HTMLDetailsElement);
+  if (menu && !menu.contains(/** @type {Node} */ (target))) menu.open = false;
+});
 document.documentElement.classList.replace("no-js", "js");
 session.show();
 session.start(() => tasks.current);

@@ -1,12 +1,14 @@
 // @ts-check
 // One task on the page: what the rater does with it.
 import { describeTier, openDialog, prepareCards, showMark, showRanks } from "./cards.js";
+import { Desk } from "./desk.js";
 import { Differences } from "./difference.js";
 import { encodeForm, find, findAll, get, getField } from "../shared/dom.js";
 import { DraftKeeper } from "./draft.js";
 import { RankingForm } from "./form.js";
 import { readProblem } from "./outbox.js";
 import { moveStep, moveTier } from "./ranks.js";
+import { Sight } from "./seen.js";
 import { draftKey, local } from "./store.js";
 import { announce } from "./told.js";
 import { say } from "./words.js";
@@ -49,8 +51,10 @@ export class Task {
     prepareCards(this);
     this.differences = new Differences(this.id, root, this.form);
     this.listen();
-    showRanks(this);
     this.marked = this.form.findUnranked() ?? this.cards[0];
+    this.desk = new Desk(this);
+    this.sight = new Sight(this.cards, (card) => this.noteSeen(card));
+    showRanks(this);
     this.mark(this.marked, { focus: false });
   }
 
@@ -154,9 +158,35 @@ export class Task {
   mark(card, { focus = true } = {}) {
     this.marked = card;
     showMark(this.cards, card);
+    this.desk.show();
     if (!focus) return;
     card.focus({ preventScroll: true });
-    if (this.touched) card.scrollIntoView({ block: "nearest" });
+    if (this.touched || this.desk.mode === "one") card.scrollIntoView({ block: "nearest", inline: "start" });
+  }
+
+  /** @param {number} index of the card that a button leads to */
+  goTo(index) {
+    this.touched = true;
+    this.mark(this.cards[index]);
+  }
+
+  /** @param {HTMLElement} card its end has been on the screen */
+  noteSeen(card) {
+    get(`[data-jump="${this.cards.indexOf(card)}"]`, this.root).classList.add("seen");
+  }
+
+  /** A key that judges what is not on the screen brings it there first; whether it did.
+   * @returns {boolean}
+   */
+  lookFirst() {
+    const card = this.form.isPair
+      ? this.cards.find((each) => !this.sight.isKnown(each))
+      : [this.marked].find((each) => !this.sight.isInView(each));
+    if (!card) return false;
+    this.touched = true;
+    this.mark(card);
+    announce(say("look_first", { letter: card.dataset.letter ?? "" }));
+    return true;
   }
 
   /** Mark a card before or after.
@@ -168,10 +198,16 @@ export class Task {
     this.mark(this.cards[index % this.count]);
   }
 
-  /** A digit: a tier, or a step of the scale; 0 takes it back.
+  /** A digit: a tier, or a step of the scale; 0 takes it back. It speaks to the field that has the focus.
    * @param {number} digit
+   * @param {Element | null} scale the axis's scale that has it
    */
-  choose(digit) {
+  choose(digit, scale) {
+    if (scale) {
+      find(`input[value="${digit}"]`, scale, HTMLInputElement)?.click();
+      return;
+    }
+    if (this.lookFirst()) return;
     this.touched = true;
     const steps = this.form.listSteps();
     const count = this.form.isPair ? steps.length : this.count;
@@ -190,6 +226,7 @@ export class Task {
    * @param {number} by
    */
   move(by) {
+    if (this.lookFirst()) return;
     if (this.form.isPair) {
       const steps = this.form.listSteps();
       const chosen = steps.findIndex((step) => step.checked);
@@ -238,6 +275,8 @@ export class Task {
     this.sent = true;
     this.draft.stop();
     getField(this.form.element, "seconds").value = this.seconds.toFixed(1);
+    const seen = this.cards.filter((card) => this.sight.seen.has(card));
+    getField(this.form.element, "seen").value = seen.map((card) => card.dataset.candidate).join(" ");
     get("#submit", this.root, HTMLButtonElement).disabled = true;
     this.note(say("sending"));
     const entry = {

@@ -83,6 +83,7 @@ export class Tasks {
   present(workspace) {
     get("#workspace").replaceWith(document.importNode(workspace, true));
     window.scrollTo({ top: 0, behavior: "instant" });
+    document.body.classList.remove("deep");
     this.adopt();
     // What became of the ranking before is told by #told, which is live itself.
     announce(this.current ? say("next_task", { count: this.current.count }) : say("nothing_left"));

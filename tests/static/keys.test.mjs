@@ -47,13 +47,18 @@ test("Enter submits, but on a control it presses that", () => {
   assert.deepEqual(press("Enter", { onControl: true }, { ctrlKey: true }), { name: "submit" });
 });
 
-test("no key is a command in a dialog, nor with Alt or Meta, nor with Ctrl but for Enter", () => {
+test("no key is a command in a dialog, nor with Alt, nor with Ctrl or Meta but for Enter, which submits from anywhere", () => {
   for (const key of ["1", "Enter", "s"]) {
     assert.equal(press(key, { inDialog: true }), null, key);
     assert.equal(press(key, {}, { altKey: true }), null, key);
-    assert.equal(press(key, {}, { metaKey: true }), null, key);
   }
-  assert.equal(press("u", {}, { ctrlKey: true }), null);
+  for (const modifier of [{ ctrlKey: true }, { metaKey: true }]) {
+    for (const moment of [{}, { typing: true }, { onControl: true }, { inDialog: true }]) {
+      assert.deepEqual(press("Enter", moment, modifier), { name: "submit" });
+    }
+    assert.equal(press("u", {}, modifier), null);
+    assert.equal(press("1", {}, modifier), null);
+  }
 });
 
 test("digits of every script are digits", () => {
