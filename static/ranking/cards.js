@@ -92,7 +92,7 @@ export function showRanks(task) {
     slot.classList.toggle("filled", held.length > 0);
     get(".chips", slot).replaceChildren(...held.map((card) => createChip(task, card)));
   }
-  task.desk.show();
+  task.desk.show(); // letters say what the cards say
   get("#order", root).textContent = form.describe() || say("nothing_placed");
   get("#submit", root).setAttribute("aria-disabled", String(!form.isComplete()));
 }

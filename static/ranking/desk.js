@@ -131,7 +131,8 @@ export class Desk {
       if (card === marked) jump.setAttribute("aria-current", "true");
       else jump.removeAttribute("aria-current");
       const tier = this.task.form.getTier(card);
-      get("sub", jump).textContent = tier ? String(tier) : "";
+      jump.dataset.place = tier ? String(tier) : "";
+      jump.setAttribute("aria-label", card.getAttribute("aria-label") ?? "");
     });
     this.pack();
   }
