@@ -26,7 +26,7 @@ WINDOWS = {
 class Content(NamedTuple):
     """A task: how many responses of how many words, after a conversation of how many turns."""
 
-    count: int
+    responses: int
     words: int
     turns: int
 
@@ -101,9 +101,9 @@ async def prepare(session: AsyncSession, content: Content) -> str:
     """A project with one such task; its slug."""
     slug = f"p-{uuid.uuid4().hex[:8]}"
     project = await create_project(
-        session, slug=slug, candidates_per_task=content.count, gold_rate=0
+        session, slug=slug, candidates_per_task=content.responses, gold_rate=0
     )
-    texts = [write(content.words, number) for number in range(content.count)]
+    texts = [write(content.words, number) for number in range(content.responses)]
     await create_tasks(session, project, 1, candidates=texts, prompt=talk(content.turns))
     await session.commit()
     return slug
@@ -118,7 +118,7 @@ async def test_submit_and_a_response_are_in_view_and_nothing_is_covered(
     for content in CONTENTS:
         slug = await prepare(session, content)
         await page.goto(f"{site.address}/rate/{slug}")
-        await expect(page.locator(".card")).to_have_count(content.count)
+        await expect(page.locator(".card")).to_have_count(content.responses)
         for name, (width, height, scale) in WINDOWS.items():
             screen = {"width": width, "height": height, "deviceScaleFactor": scale}
             await client.send("Emulation.setDeviceMetricsOverride", {**screen, "mobile": False})
