@@ -4,7 +4,8 @@
     python -m trainer evaluate --policy P --against Q --reward RUN/model --data PROMPTS
 
 Figures of a reward model come with slices (rater, policies, length, axis), calibration, and what people
-reach among themselves where several judged the same pair. Several reward models, with commas between, are
+reach among themselves where several judged the same pair; where the model has parameters for ties, the
+chances of ties and of whole rankings are judged too. Several reward models, with commas between, are
 measured as an ensemble: the mean of their rewards, and how far they disagree.
 
 With `--best-of N` the policy draws N responses to each prompt and the reward model's favourite is taken;
@@ -38,6 +39,7 @@ from trainer.engine.models import (
 from trainer.engine.protocols import Policy, RewardModel, Tokenizer
 from trainer.engine.responses import response_token_logprobs
 from trainer.engine.shared_prefix import PromptResponses, build_batch
+from trainer.engine.ties import log_nu_of
 from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
@@ -106,7 +108,8 @@ def evaluate(config: EvaluateConfig) -> JsonObject:
         check_rewards(rewards)
         members.append(rewards)
     means = [torch.stack(each).mean(0) for each in zip(*members, strict=True)]
-    figures = as_json(ranking_figures(rankings, means))
+    log_nu = log_nu_of([each.model for each in evaluators])
+    figures = as_json(ranking_figures(rankings, means, log_nu))
     if not figures["pairs"]:
         raise TrainerError(f"{config.data}: has no pair of which one is preferred")
     if len(members) > 1:

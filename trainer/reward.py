@@ -1,7 +1,7 @@
 """The reward model: a scalar head that makes the rankings likely.
 
 A ranking of K is one batch element: its candidates go through one forward pass, the prompt once for all of
-them, and their rewards into the Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by Breslow's rule;
+them, and their rewards into the Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by `--ties`, below;
 see `trainer/formulas/losses.py`). InstructGPT (Ouyang et al. 2022, eq. 1) takes the mean over the K(K-1)/2
 pairs instead; the likelihood of the whole ranking uses the same comparisons once. Afterwards the mean
 reward of the preferred training responses is stored as `reward_mean` in the model's configuration and
@@ -11,6 +11,10 @@ response is. The head itself has no bias: other programs that load the model see
 
 A ranking in which all candidates are tied still pulls their rewards together; it takes part in training,
 and is counted. Every rater's ranking of a prompt is an example of its own, with its own weight.
+
+Ties enter by Davidson-Luce, whose parameters (the saved model's `tie_nu`, for ties of 2, 3 …) are learned
+with the model, or by Breslow's rule, which needs none and draws rewards together, the more the more ties
+there are; `trainer/engine/ties.py` says how `--ties auto` chooses.
 
 Options: `--label-smoothing` for raters who err; `--margin-scale` makes the better of a pair lead by more
 where the preference was stronger (Touvron et al. 2023, eq. 2); `--length-control` fits what length alone
@@ -30,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.data.examples import Ranking
 from trainer.data.files import read_rankings
@@ -49,6 +53,7 @@ from trainer.engine.protocols import RewardModel
 from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_rewards
 from trainer.engine.shared_prefix import PromptResponses, build_batch, one_row_each
+from trainer.engine.ties import TieRule, choose_rule
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_scoring, plain_is_right
 from trainer.errors import TrainerError
@@ -56,12 +61,13 @@ from trainer.formulas.evaluation import (
     CalibrationBin,
     RankingFigures,
     figures_of,
-    margins_of,
+    odds_of,
     ranking_figures,
     strict_pairs,
 )
-from trainer.formulas.losses import fit_slope, smoothed_plackett_luce
+from trainer.formulas.losses import smoothed_plackett_luce
 from trainer.formulas.schedules import count_steps, default_lr
+from trainer.formulas.ties import Rankings, fit_linear
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.plots import draw_points
@@ -114,30 +120,40 @@ def main(config: RewardConfig) -> Result:
         return load_reward_model(config.model, tokenizer, device, seed=config.seed)
 
     model = load()
-    model.config.reward_mean = 0.0
+    model.config.reward_mean, model.config.tie_nu = 0.0, None
     encoder = Encoder(tokenizer, fit_window(config.max_length, model))
     pad = tokenizer.pad_token_id
     train = [encode(encoder, each) for each in take_share(data["train"], config.train_share)]
     held_out = [encode(encoder, ranking) for ranking in data["validation"]]
     if not any(has_order(example) for example in train):
         raise TrainerError(f"{config.data}: has no rankings to train on")
-    offset = fit_length_offset(train) if config.length_control else LengthOffset()
+    rule = choose_rule(config, model, train, held_out, pad)
+    log_nu = nn.Parameter(rule.log_nu.to(processes.device)) if rule.largest else None
+    offset = fit_length_offset(train, rule) if config.length_control else LengthOffset()
     lr = config.lr or default_lr(9e-6, 6e9, count_parameters(model))
     steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
     provenance = provenance_of(
-        config, data, lr=lr, window=encoder.max_length, length_slope=offset.slope
+        config,
+        data,
+        lr=lr,
+        window=encoder.max_length,
+        length_slope=offset.slope,
+        tie_rule=rule.name,
     )
     learner: Learner[RewardModel, Example] = Learner(
         model,
         config,
         processes,
         lr=lr,
-        sum_losses=lambda model, some: sum_losses(model, some, pad, config, offset),
+        sum_losses=lambda model, some: sum_losses(model, some, pad, config, offset, log_nu),
         weight_of=lambda example: example.ranking.weight,
+        beside={} if log_nu is None else {"log_nu": log_nu},
+        beside_lr=config.tie_lr,
     )
 
     def validate(model: RewardModel) -> Validation:
-        figures = figures_of(margins_on(model, held_out[:VALIDATION_RANKINGS], pad))
+        some = held_out[:VALIDATION_RANKINGS]
+        figures = figures_of(margins_on(model, some, pad, given(log_nu)))
         log_loss, accuracy = figures["log_loss"], figures["accuracy"]
         return Validation(
             log_loss or math.inf,
@@ -156,6 +172,8 @@ def main(config: RewardConfig) -> Result:
             length_of=lambda example: example.size,
             validate=validate if held_out else None,
         )
+        fitted = given(log_nu)
+        model.config.tie_nu = None if fitted is None else fitted.exp().tolist()
         model.config.reward_mean = mean_reward(
             model, [preferred(each) for each in train[: config.max_mean_examples]], pad
         )
@@ -167,11 +185,14 @@ def main(config: RewardConfig) -> Result:
             "reward_mean": model.config.reward_mean,
             # Whether plain programs that score what the chat template writes read the same tokens.
             "plain_scoring": plain_is_right(tokenizer),
+            "ties": rule.describe(model.config.tie_nu),
         }
         test = [encode(encoder, ranking) for ranking in data["test"]]
         held_out_splits = {"validation": held_out, "test": test}
         figures = {
-            name: measure(model, some, pad) for name, some in held_out_splits.items() if some
+            name: measure(model, some, pad, log_nu=fitted)
+            for name, some in held_out_splits.items()
+            if some
         }
         result |= {name: as_json(each) for name, each in figures.items()}
         if config.length_control:
@@ -248,12 +269,18 @@ def size_row(result: JsonObject) -> JsonObject:
     }
 
 
-def fit_length_offset(examples: Sequence[Example]) -> LengthOffset:
+def given(log_nu: nn.Parameter | None) -> Tensor | None:
+    """The ties' parameters as they are now, where there are any."""
+    return None if log_nu is None else log_nu.detach().double().cpu()
+
+
+def fit_length_offset(examples: Sequence[Example], rule: TieRule) -> LengthOffset:
     """How far length alone predicts the rankings."""
     lengths, ranks, mask = pad_examples(examples, [each.lengths for each in examples])
     scale = float((lengths.square().sum() / mask.sum()).sqrt()) or 1.0
     weights = torch.tensor([each.ranking.weight for each in examples])
-    return LengthOffset(fit_slope(lengths / scale, ranks, mask, weights), scale)
+    rankings = Rankings(lengths[..., None] / scale, ranks, mask, weights)
+    return LengthOffset(float(fit_linear(rankings, largest=rule.largest).slopes), scale)
 
 
 def pad_examples(
@@ -281,8 +308,12 @@ def sum_losses(
     pad: int,
     config: RewardConfig,
     offset: LengthOffset | None = None,
+    log_nu: Tensor | None = None,
 ) -> SummedLoss:
-    """The weighted losses of some rankings, added up, with the accuracy on strict pairs."""
+    """The weighted losses of some rankings, added up, with the accuracy on strict pairs.
+
+    log_nu: (D - 1,) the ties' parameters of Davidson-Luce; without them, ties are by Breslow's rule.
+    """
     flat = response_rewards(
         model, build_batch([group for each in examples for group in each.groups], model, pad)
     )
@@ -297,7 +328,9 @@ def sum_losses(
         rewards = rewards + offset.slope * lengths / offset.scale * mask
     if config.margin_scale:
         rewards = rewards - config.margin_scale * margin_offsets(examples, ranks)
-    losses = smoothed_plackett_luce(rewards, ranks, mask, smoothing=config.label_smoothing)
+    losses = smoothed_plackett_luce(
+        rewards, ranks, mask, smoothing=config.label_smoothing, log_nu=log_nu
+    )
     weights = flat.new_tensor([each.ranking.weight for each in examples])
     accuracy = count_right(unchanged, ranks, mask)
     return SummedLoss((losses * weights).sum(), {"accuracy": accuracy})
@@ -347,10 +380,13 @@ def rewards_on(
     return rewards
 
 
-def margins_on(model: RewardModel, examples: Sequence[Example], pad: int) -> Tensor:
-    """(N,) rewards of preferred candidates less those of the others, over strict pairs."""
+def margins_on(
+    model: RewardModel, examples: Sequence[Example], pad: int, log_nu: Tensor | None = None
+) -> Tensor:
+    """(N,) rewards of preferred candidates less those of the others, over strict pairs; with the ties'
+    parameters, the log-odds that these make of them."""
     rankings = [each.ranking for each in examples]
-    return margins_of(strict_pairs(rankings, rewards_on(model, examples, pad)))
+    return odds_of(strict_pairs(rankings, rewards_on(model, examples, pad), log_nu))
 
 
 def mean_reward(
@@ -366,11 +402,16 @@ def mean_reward(
 
 
 def measure(
-    model: RewardModel, examples: Sequence[Example], pad: int, *, batch_size: int = 16
+    model: RewardModel,
+    examples: Sequence[Example],
+    pad: int,
+    *,
+    batch_size: int = 16,
+    log_nu: Tensor | None = None,
 ) -> RankingFigures:
     """The figures of a model on rankings."""
     rewards = rewards_on(model, examples, pad, batch_size=batch_size)
-    return ranking_figures([each.ranking for each in examples], rewards)
+    return ranking_figures([each.ranking for each in examples], rewards, log_nu)
 
 
 def draw(figures: Mapping[str, RankingFigures], by_size: Sequence[JsonObject]) -> list[str]:

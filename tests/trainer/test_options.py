@@ -15,7 +15,7 @@ from trainer.engine.distributed import Processes
 from trainer.engine.fit import Learner
 from trainer.engine.prepare import prepare_model
 from trainer.errors import TrainerError, UsageError
-from trainer.formulas import losses
+from trainer.formulas import losses, ties
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.ppo import PPOConfig
 from trainer.settings.reward import RewardConfig
@@ -363,8 +363,8 @@ def test_a_slope_is_that_of_a_logistic_regression() -> None:
     chances = (1.7 * (values[:, 0] - values[:, 1])).sigmoid()
     first = torch.rand(4000) < chances
     ranks = torch.where(first[:, None], torch.tensor([1, 2]), torch.tensor([2, 1]))
-    found = losses.fit_slope(values, ranks, torch.ones(4000, 2), torch.ones(4000))
-    assert found == pytest.approx(1.7, abs=0.1)
+    rankings = ties.Rankings(values[..., None], ranks, torch.ones(4000, 2), torch.ones(4000))
+    assert float(ties.fit_linear(rankings, largest=None).slopes) == pytest.approx(1.7, abs=0.1)
 
 
 def test_accuracy_by_size_uses_nested_parts_of_the_same_data(

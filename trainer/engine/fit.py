@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.engine.batches import Batches
 from trainer.engine.distributed import Processes
@@ -65,13 +65,16 @@ class Best:
     step: int = 0
     evaluations_since: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Learner(Generic[AnyModel, Example]):
     """One model that learns from a fixed set of examples.
 
     sum_losses: (model, examples) to the sum of their weighted losses;
-    weight_of: an example's weight in its batch.
+    weight_of: an example's weight in its batch;
+    beside: numbers of the loss that are learned with the model, by name. They have a learning rate of their
+    own, no decay, and no part in the gradient's norm.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class Learner(Generic[AnyModel, Example]):
         lr: float,
         sum_losses: Callable[[AnyModel, Sequence[Example]], SummedLoss],
         weight_of: Callable[[Example], float],
+        beside: Mapping[str, nn.Parameter] | None = None,
+        beside_lr: float = 0.0,
     ) -> None:
         self.model = prepare_model(model, config, processes)
         if config.compile:
@@ -90,13 +95,18 @@ class Learner(Generic[AnyModel, Example]):
             trunk_of(model).compile(dynamic=True)
         self.config, self.processes, self.lr = config, processes, lr
         self.sum_losses, self.weight_of = sum_losses, weight_of
-        self.optimizer = adam(groups_of(model, weight_decay=config.weight_decay), lr=lr)
+        self.beside = dict(beside or {})
+        groups = groups_of(model, weight_decay=config.weight_decay, lr_scale=1.0)
+        if self.beside:
+            own = [*self.beside.values()]
+            groups.append({"params": own, "weight_decay": 0.0, "lr_scale": beside_lr / lr})
+        self.optimizer = adam(groups, lr=lr)
         self.best = Best()
 
     def training_step(self, batch: Sequence[Example], *, lr: float) -> dict[str, float]:
         """One step of the optimiser on the mean loss of a batch; the figures of it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self.optimizer.zero_grad()
         weight = max(sum(map(self.weight_of, batch)), 1e-8)
         own = self.processes.share(batch)
@@ -106,7 +116,7 @@ class Learner(Generic[AnyModel, Example]):
             (lost / weight).backward()  # type: ignore[no-untyped-call]
             loss += lost.item()
             sums = add_sums(sums, figures)
-        self.processes.all_reduce_gradients(self.model.parameters())
+        self.processes.all_reduce_gradients([*self.model.parameters(), *self.beside.values()])
         norm = self.processes.clip_grad_norm(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         sums["loss"] = Sum(loss, weight / self.processes.count)
@@ -125,7 +135,7 @@ class Learner(Generic[AnyModel, Example]):
         loss = self.processes.mean(loss)
         if loss < self.best.loss:
             weights = {name: each.cpu().clone() for name, each in weights_of(self.model).items()}
-            self.best = Best(loss, step, 0, weights)
+            self.best = Best(loss, step, 0, weights, self.beside_values())
         else:
             self.best.evaluations_since += 1
 
@@ -140,7 +150,20 @@ class Learner(Generic[AnyModel, Example]):
         if not self.best.weights:
             return {}
         load_weights(self.model, self.best.weights)
+        self.load_beside(self.best.beside)
         return {"best_step": self.best.step, "best_validation_loss": self.best.loss}
+
+    # --- what is learned beside the model
+
+    def beside_values(self) -> dict[str, Tensor]:
+        """The numbers as they are now, by name."""
+        return {name: each.detach().cpu().clone() for name, each in self.beside.items()}
+
+    def load_beside(self, values: Mapping[str, Tensor]) -> None:
+        """Take numbers that `beside_values` gave."""
+        with torch.no_grad():
+            for name, each in self.beside.items():
+                each.copy_(values[name])
 
     # --- state, for an exact resume
 
@@ -148,6 +171,7 @@ class Learner(Generic[AnyModel, Example]):
         """All that a later start needs to give the same numbers. All processes ask."""
         return {
             "model": weights_of(self.model, keep=self.processes.first),
+            "beside": self.beside_values(),
             "optimizer": optimizer_state(self.optimizer, keep=self.processes.first),
             "best": vars(self.best),
         }
@@ -157,6 +181,7 @@ class Learner(Generic[AnyModel, Example]):
         if state is None:
             return
         load_weights(self.model, state["model"])
+        self.load_beside(state["beside"])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.best = Best(**state["best"])
 

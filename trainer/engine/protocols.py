@@ -62,7 +62,9 @@ class ModelConfig(Protocol):
     """A model's configuration."""
 
     pad_token_id: int | None
-    reward_mean: float  # of a reward model of ours
+    # Of a reward model of ours: the mean that is subtracted, and the chances of ties that go with it.
+    reward_mean: float
+    tie_nu: list[float] | None
 
     def get_text_config(self) -> TextConfig:
         """The part that describes the language model."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.examples import Ranking
+from trainer.formulas.losses import davidson_luce
+from trainer.formulas.ties import pair_chances
 
 # Slices are reported for the raters and policies that most pairs are of.
 MOST_SLICES = 20
@@ -26,19 +28,45 @@ class Pair:
     """Two candidates, the preferred one first."""
 
     margin: float
+    # What the margin says: the log-odds of this order, in a ranking of all its candidates.
+    log_odds: float
     rater: str
     texts: tuple[str, str]
     policies: tuple[str, str]
     prompt: str
 
 
-def strict_pairs(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> list[Pair]:
-    """The pairs of rankings whose (K,) rewards are given, without ties."""
+def strict_pairs(
+    rankings: Sequence[Ranking], rewards: Sequence[Tensor], log_nu: Tensor | None = None
+) -> list[Pair]:
+    """The pairs of rankings whose (K,) rewards are given, without ties.
+
+    Without ties' parameters the log-odds of a pair are its margin (Bradley-Terry). So they are with them
+    where two candidates were ranked; among more, a tie with a third one lessens them a little.
+    """
+    odds = log_odds_of(rewards, log_nu)
     return [
-        pair_of(ranking, values, better, worse)
-        for ranking, values in zip(rankings, rewards, strict=True)
+        pair_of(ranking, values, better, worse, float(own[better, worse]))
+        for ranking, values, own in zip(rankings, rewards, odds, strict=True)
         for better, worse in ordered(ranking.ranks)
     ]
+
+
+def log_odds_of(rewards: Sequence[Tensor], log_nu: Tensor | None) -> list[Tensor]:
+    """(K, K) log-odds that one candidate (row) is put before another (column), not tied with it."""
+    margins = [each[:, None] - each for each in rewards]
+    if log_nu is None:
+        return margins
+    return [
+        margin if chances is None else to_log_odds(chances)
+        for margin, chances in zip(margins, pair_chances(rewards, log_nu), strict=True)
+    ]
+
+
+def to_log_odds(chances: Tensor) -> Tensor:
+    """(K, K) of the chances of both orders."""
+    logs = chances.clamp(min=1e-300).log()
+    return logs - logs.T
 
 
 def ordered(ranks: Sequence[float]) -> Iterable[tuple[int, int]]:
@@ -48,11 +76,12 @@ def ordered(ranks: Sequence[float]) -> Iterable[tuple[int, int]]:
             yield (one, other) if ranks[one] < ranks[other] else (other, one)
 
 
-def pair_of(ranking: Ranking, rewards: Tensor, better: int, worse: int) -> Pair:
+def pair_of(ranking: Ranking, rewards: Tensor, better: int, worse: int, log_odds: float) -> Pair:
     """The pair of these two candidates."""
     names = [str(name or "unknown") for name in ranking.policies] or ["unknown"] * len(rewards)
     return Pair(
         margin=float(rewards[better] - rewards[worse]),
+        log_odds=log_odds,
         rater=ranking.rater or "unknown",
         texts=(ranking.candidates[better], ranking.candidates[worse]),
         policies=(names[better], names[worse]),
@@ -63,6 +92,11 @@ def pair_of(ranking: Ranking, rewards: Tensor, better: int, worse: int) -> Pair:
 def margins_of(pairs: Iterable[Pair]) -> Tensor:
     """(N,) margins."""
     return torch.tensor([pair.margin for pair in pairs], dtype=torch.float64)
+
+
+def odds_of(pairs: Iterable[Pair]) -> Tensor:
+    """(N,) log-odds."""
+    return torch.tensor([pair.log_odds for pair in pairs], dtype=torch.float64)
 
 
 class PairFigures(TypedDict):
@@ -106,6 +140,20 @@ class HumanFigures(TypedDict):
     accuracy: float
 
 
+class TieFigures(TypedDict):
+    """How well the chances of ties, and of whole rankings, agree with people."""
+
+    pairs: int  # tied or not
+    tied: float  # their share that people tied
+    tied_predicted: float
+    calibration_error: float  # of the predicted chances of a tie
+    rankings: int
+    log_loss: float | None  # nats a ranking, divided by K - 1
+    larger_ties: (
+        int  # rankings with a tie larger than any that was trained on: they have no likelihood
+    )
+
+
 class RankingFigures(PairFigures):
     """The figures of pairs, and of rankings: how rewards go with length, with people, by slice."""
 
@@ -113,22 +161,80 @@ class RankingFigures(PairFigures):
     length_correlation: NotRequired[float | None]
     human: NotRequired[HumanFigures | None]
     slices: NotRequired[dict[str, Slices]]
+    ties: NotRequired[TieFigures]
 
 
-def ranking_figures(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> RankingFigures:
-    """The figures of rankings whose (K,) rewards are given, over their strict pairs."""
-    pairs = strict_pairs(rankings, rewards)
-    margins = margins_of(pairs)
-    figures = figures_of(margins)
+def ranking_figures(
+    rankings: Sequence[Ranking], rewards: Sequence[Tensor], log_nu: Tensor | None = None
+) -> RankingFigures:
+    """The figures of rankings whose (K,) rewards are given, over their strict pairs.
+
+    With the ties' parameters that go with the rewards, log loss and calibration are those of the chances
+    that these give each order, and where people tied anything, ties are judged too.
+    """
+    pairs = strict_pairs(rankings, rewards, log_nu)
+    odds = odds_of(pairs)
+    figures = figures_of(odds)
     if not pairs:
         return cast(RankingFigures, {**figures, "calibration": []})
+    found = RankingFigures(
+        pairs=len(pairs),
+        accuracy=figures["accuracy"],
+        log_loss=figures["log_loss"],
+        calibration_error=figures["calibration_error"],
+        accuracy_interval=figures["accuracy_interval"],
+        length_correlation=length_correlation(pairs),
+        human=human_ceiling(pairs),
+        calibration=calibration_of(odds),
+        slices=slices_of(pairs, rankings, rewards),
+    )
+    if log_nu is not None and any(len(set(each.ranks)) < len(each.ranks) for each in rankings):
+        found["ties"] = tie_figures(rankings, rewards, log_nu)
+    return found
+
+
+def tie_figures(
+    rankings: Sequence[Ranking], rewards: Sequence[Tensor], log_nu: Tensor
+) -> TieFigures:
+    """The figures of rankings with ties whose (K,) rewards are given."""
+    losses = torch.cat(
+        [
+            davidson_luce(
+                own.double()[None],
+                torch.tensor([ranking.ranks]),
+                torch.ones(1, len(own), dtype=torch.float64),
+                log_nu.double(),
+            )
+            for ranking, own in zip(rankings, rewards, strict=True)
+        ]
+    )
+    known = losses.isfinite()
+    predicted, tied = [], []
+    for ranking, chances in zip(rankings, pair_chances(rewards, log_nu), strict=True):
+        if chances is None:
+            continue
+        for one, other in combinations(range(len(ranking.ranks)), 2):
+            predicted.append(1 - float(chances[one, other] + chances[other, one]))
+            tied.append(float(ranking.ranks[one] == ranking.ranks[other]))
+    said, was = torch.tensor(predicted).double(), torch.tensor(tied).double()
     return {
-        **figures,
-        "length_correlation": length_correlation(pairs),
-        "human": human_ceiling(pairs),
-        "calibration": calibration_of(margins),
-        "slices": slices_of(pairs, rankings, rewards),
+        "pairs": len(was),
+        "tied": float(was.mean()),
+        "tied_predicted": float(said.mean()),
+        "calibration_error": share_error(said, was),
+        "rankings": int(known.sum()),
+        "log_loss": float(losses[known].mean()) if bool(known.any()) else None,
+        "larger_ties": int((~known).sum()),
     }
+
+
+def share_error(chances: Tensor, happened: Tensor) -> float:
+    """How far chances are from how often it happened, over ten bins of them, weighted by size."""
+    bins = (chances * BINS).long().clamp(0, BINS - 1)
+    return sum(
+        float((chances[bins == index].sum() - happened[bins == index].sum()).abs())
+        for index in range(BINS)
+    ) / max(len(chances), 1)
 
 
 def figures_of(margins: Tensor) -> PairFigures:

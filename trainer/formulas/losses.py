@@ -4,11 +4,16 @@ Shapes: B rows, K candidates, T response tokens. Masks are 1 where a position co
 paper and equation; where the reference implementations differ from the paper, the docstring says so.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.formulas.masked import masked_mean
+
+# The logarithm of what cannot be; minus infinity itself has no gradient beside another one.
+IMPOSSIBLE = -1e30
 
 
 def plackett_luce(rewards: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:
@@ -35,40 +40,108 @@ def plackett_luce(rewards: Tensor, ranks: Tensor, mask: Tensor) -> Tensor:
     return (terms * mask).sum(-1) / (count - 1).clamp(min=1)
 
 
+class Choices(NamedTuple):
+    """Of each candidate's group: who remained when it was chosen, and the group itself."""
+
+    remaining: Tensor  # (B, K, K) bool
+    group: Tensor  # (B, K, K) bool
+    sizes: Tensor  # (B, K) of the groups
+
+
+def choices_of(ranks: Tensor, mask: Tensor) -> Choices:
+    """The choices that (B, K) ranks stand for; less is better, equal ranks are one choice."""
+    present = mask.bool()
+    both = present[:, None, :] & present[:, :, None]
+    group = (ranks[:, None, :] == ranks[:, :, None]) & both
+    return Choices(
+        remaining=(ranks[:, None, :] >= ranks[:, :, None]) & both,
+        group=group,
+        sizes=group.sum(-1),
+    )
+
+
+def log_set_weights(rewards: Tensor, remaining: Tensor, log_nu: Tensor) -> Tensor:
+    """(B, K, D) log of the summed weights of all sets of 1, 2 … D that could be chosen.
+
+    rewards: (B, K); remaining: (B, K, K); log_nu: (D - 1,) for ties of 2 … D. The sum over sets of q is an
+    elementary symmetric polynomial of the numbers exp(r / q): K * q additions, not one for each set.
+    """
+    largest = len(log_nu) + 1
+    orders = torch.arange(1, largest + 1, device=rewards.device)
+    # (B, K, D, D + 1): for each order q, the logs of the polynomials of degree 0 … D over the candidates
+    # so far.
+    polynomials = rewards.new_full((*remaining.shape[:2], largest, largest + 1), IMPOSSIBLE)
+    polynomials[..., 0] = 0.0
+    for index in range(rewards.shape[1]):
+        taken = polynomials[..., :-1] + (rewards[:, index, None] / orders)[:, None, :, None]
+        grown = torch.cat(
+            [polynomials[..., :1], torch.logaddexp(polynomials[..., 1:], taken)], dim=-1
+        )
+        polynomials = torch.where(remaining[:, :, index, None, None], grown, polynomials)
+    own = polynomials[..., 1:].diagonal(dim1=-2, dim2=-1)  # degree q of order q
+    return own + with_singles(log_nu)
+
+
+def with_singles(log_nu: Tensor) -> Tensor:
+    """(D,) log parameters of choices of 1, 2 … D; that of a single one is 0."""
+    return torch.cat([log_nu.new_zeros(1), log_nu])
+
+
+def davidson_luce(rewards: Tensor, ranks: Tensor, mask: Tensor, log_nu: Tensor) -> Tensor:
+    """(B,) negative log-likelihoods of rankings with ties, each divided by K - 1.
+
+    rewards: (B, K); ranks: (B, K), 1 is best, equal ranks are ties; mask: (B, K); log_nu: (D - 1,) logs of
+    the ties' parameters, for ties of 2, 3 … D.
+
+    Davidson (1970) gives a tie of two a chance of its own: with strengths a = exp(r),
+
+        P(i) : P(j) : P(tie) = a_i : a_j : nu * sqrt(a_i * a_j)
+
+    Firth, Kosmidis and Turner (2019, "Davidson-Luce model for multi-item choice with ties") extend it to
+    choices: of those that remain, a set T of at most D is chosen with a chance in proportion to
+
+        nu_|T| * (prod_{i in T} a_i) ** (1 / |T|),    nu_1 = 1
+
+    and a ranking is a row of such choices until nobody remains. The chances of all outcomes whose ties are
+    of at most D add up to one, which Breslow's rule does not give. A ranking with a larger tie cannot be,
+    and its loss is infinite. Without ties and log_nu it is Plackett-Luce. Cost: K^2 D^2 a ranking.
+    """
+    choices = choices_of(ranks, mask)
+    largest = len(log_nu) + 1
+    total = log_set_weights(rewards, choices.remaining, log_nu).logsumexp(-1)  # (B, K)
+    sizes = choices.sizes.clamp(min=1)
+    mean = (rewards[:, None, :] * choices.group).sum(-1) / sizes
+    chosen = with_singles(log_nu)[(sizes - 1).clamp(max=largest - 1)] + mean
+    # A group's term stands at each of its members: each has its share.
+    terms = torch.where(mask.bool(), (total - chosen) / sizes, torch.zeros_like(total))
+    losses = terms.sum(-1) / (mask.sum(-1) - 1).clamp(min=1)
+    return losses.masked_fill((choices.sizes > largest).any(-1), float("inf"))
+
+
 def smoothed_plackett_luce(
-    rewards: Tensor, ranks: Tensor, mask: Tensor, *, smoothing: float
+    rewards: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    *,
+    smoothing: float,
+    log_nu: Tensor | None = None,
 ) -> Tensor:
     """(B,) Plackett-Luce losses of rankings that are the wrong way round with chance `smoothing`.
 
     (1 - e) of the ranking's loss and e of that of the ranking turned over; of two candidates,
-    -(1 - e) log sigmoid(d) - e log sigmoid(-d), conservative DPO's smoothing (Mitchell 2023).
+    -(1 - e) log sigmoid(d) - e log sigmoid(-d), conservative DPO's smoothing (Mitchell 2023). Ties by
+    Davidson-Luce where its parameters are given, else by Breslow's rule; turned over, a tie stays a tie.
     """
-    losses = plackett_luce(rewards, ranks, mask)
+
+    def loss(some: Tensor) -> Tensor:
+        if log_nu is None:
+            return plackett_luce(rewards, some, mask)
+        return davidson_luce(rewards, some, mask, log_nu)
+
     if not smoothing:
-        return losses
+        return loss(ranks)
     turned = torch.where(mask.bool(), ranks.max() + 1 - ranks, ranks)
-    return (1 - smoothing) * losses + smoothing * plackett_luce(rewards, turned, mask)
-
-
-def fit_slope(values: Tensor, ranks: Tensor, mask: Tensor, weights: Tensor) -> float:
-    """The slope that makes rankings likeliest if rewards were slope * values: a fit in one number.
-
-    values, ranks, mask: (B, K); weights: (B,). Newton's method on a convex loss, with a little ridge so
-    that values that order everything rightly have a finite slope.
-    """
-    slope = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    values, weights = values.double(), weights.double() / weights.double().sum()
-    for _ in range(50):
-        losses = plackett_luce(slope * values, ranks, mask.double())
-        loss = (losses * weights).sum() + 1e-4 * slope**2
-        (first,) = torch.autograd.grad(loss, slope, create_graph=True)
-        (second,) = torch.autograd.grad(first, slope)
-        move = (first / second).detach().clamp(-1, 1)
-        with torch.no_grad():
-            slope -= move
-        if abs(float(move)) < 1e-9:
-            break
-    return float(slope.detach())
+    return (1 - smoothing) * loss(ranks) + smoothing * loss(turned)
 
 
 def policy_loss(
