@@ -1,8 +1,10 @@
 """Direct preference optimisation: a policy straight from comparisons.
 
-Rafailov et al. 2023, eq. 7, on the strict pairs of every ranking, each with the ranking's weight. The
-reference's log-probabilities are worked out once, before training. `--label-smoothing` is the chance of a
-wrong label (conservative DPO); `--loss ipo` is Azar et al. 2023's squared loss instead.
+Rafailov et al. 2023, eq. 7, on the strict pairs of every ranking, each with the ranking's weight. Ties are
+left out, which biases nothing: given that a pair is not tied, Davidson's chance of its order is
+Bradley-Terry's, whatever the chance of a tie. The reference's log-probabilities are worked out once, before
+training. `--label-smoothing` is the chance of a wrong label (conservative DPO); `--loss ipo` is Azar et al.
+2023's squared loss instead.
 
     python -m trainer dpo --data EXPORT --model MODEL --out RUN --beta 0.1
 """

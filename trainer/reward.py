@@ -58,7 +58,6 @@ from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_scoring, plain_is_right
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
-    CalibrationBin,
     RankingFigures,
     figures_of,
     odds_of,
@@ -70,7 +69,7 @@ from trainer.formulas.schedules import count_steps, default_lr
 from trainer.formulas.ties import Rankings, fit_linear
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
-from trainer.run.plots import draw_points
+from trainer.run.plots import draw_calibration, draw_sizes
 from trainer.settings.flags import numbers_of
 from trainer.settings.reward import RewardConfig
 
@@ -418,29 +417,3 @@ def draw(figures: Mapping[str, RankingFigures], by_size: Sequence[JsonObject]) -
     """The plots of a result: calibration on each split, and accuracy by size."""
     drawings = [draw_calibration(split, each["calibration"]) for split, each in figures.items()]
     return drawings + ([draw_sizes(by_size)] if by_size else [])
-
-
-def draw_calibration(split: str, bins: Sequence[CalibrationBin]) -> str:
-    """Accuracy against confidence: on the diagonal, a reward model means what it says."""
-    points = [(each["confidence"], each["accuracy"]) for each in bins]
-    return draw_points(
-        f"calibration ({split})",
-        {"pairs": points},
-        "confidence",
-        "accuracy",
-        joined=True,
-        diagonal=True,
-    )
-
-
-def draw_sizes(rows: Sequence[JsonObject]) -> str:
-    """Accuracy against the number of training rankings."""
-    points = [
-        (float(size), accuracy)
-        for row in rows
-        if isinstance(accuracy := row["accuracy"], float)
-        and isinstance(size := row["train_rankings"], int)
-    ]
-    return draw_points(
-        "accuracy against size", {"held out": points}, "training rankings", "accuracy", joined=True
-    )

@@ -33,7 +33,7 @@ def saved_config(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_fitted_chances_of_ties_are_saved_named_judged_by_and_resumed_to_the_bit(
+def test_fitted_ties_are_saved_named_judged_by_and_resumed_to_the_bit(
     tiny_model: str, rankings: Path, tmp_path: Path
 ) -> None:
     whole = reward.main(config_of(tiny_model, rankings, tmp_path / "whole", ties="davidson"))
@@ -57,6 +57,7 @@ def test_the_fitted_chances_of_ties_are_saved_named_judged_by_and_resumed_to_the
     every = [each for split in read_rankings(rankings).splits.values() for each in split]
     pairs = [pair for each in every for pair in itertools.combinations(each.ranks, 2)]
     tied = [one == other for one, other in pairs]
+    assert "ties" in figures
     assert figures["ties"]["tied"] == pytest.approx(sum(tied) / len(tied))
     assert figures["ties"]["pairs"] == len(pairs)
     assert figures["ties"]["rankings"] == len(every)

@@ -5,10 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.data.values import JsonObject
 from trainer.run.metrics import Metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from trainer.formulas.evaluation import CalibrationBin
 
 # What matplotlib writes, and the colour of the page that takes its place.
 COLOURS = {
@@ -112,3 +115,29 @@ def _svg(figure: "Figure") -> str:
     for written, colour in COLOURS.items():
         drawing = drawing.replace(written, colour)
     return re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+
+
+def draw_calibration(split: str, bins: Sequence["CalibrationBin"]) -> str:
+    """Accuracy against confidence: on the diagonal, a reward model means what it says."""
+    points = [(each["confidence"], each["accuracy"]) for each in bins]
+    return draw_points(
+        f"calibration ({split})",
+        {"pairs": points},
+        "confidence",
+        "accuracy",
+        joined=True,
+        diagonal=True,
+    )
+
+
+def draw_sizes(rows: Sequence[JsonObject]) -> str:
+    """Accuracy against the number of training rankings."""
+    points = [
+        (float(size), accuracy)
+        for row in rows
+        if isinstance(accuracy := row["accuracy"], float)
+        and isinstance(size := row["train_rankings"], int)
+    ]
+    return draw_points(
+        "accuracy against size", {"held out": points}, "training rankings", "accuracy", joined=True
+    )
