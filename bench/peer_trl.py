@@ -37,7 +37,7 @@ def settings(job: dict[str, Any]) -> dict[str, Any]:
         "max_steps": job["steps"],
         "learning_rate": job["lr"],
         "lr_scheduler_type": "linear",
-        "adam_epsilon": 1e-5,
+        "adam_epsilon": 1e-8,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "logging_steps": 1,

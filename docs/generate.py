@@ -25,7 +25,7 @@ import demo.__main__ as demo_command
 import trainer.__main__ as trainer_command
 from app.errors import PlackettError
 from app.settings import CHECKOUT, Settings
-from trainer.settings import list_stages
+from trainer.settings import list_stages, rates
 
 MADE = "<!-- Made from the code by `python3 dev.py docs`; edit it there. -->\n"
 COLUMNS = 100
@@ -118,6 +118,47 @@ explains in one line on stderr.
 {chr(10).join(parts)}"""
 
 
+def rates_page() -> str:
+    """Every learning rate that a run may be given, with its source."""
+    rows = [
+        f"| {each.stage} | {size(each.parameters)} | {'adapters' if each.lora else 'all'} "
+        f"| {each.lr:.3g} | {each.source} |"
+        for each in rates.RATES
+    ]
+    same = "".join(f" `{stage}` takes `{other}`'s." for stage, other in rates.SAME_AS.items())
+    epsilons = [
+        f"| {stages} | {value:g} | {source} |" for stages, (value, source) in rates.EPSILONS.items()
+    ]
+    return f"""# Learning rates
+
+{MADE}
+{paragraphs(rates.__doc__)}
+
+`--lr` overrides them; `config.json` and the report name the rate's source (`lr_source`). The rate falls
+linearly to 0 (`trainer/formulas/schedules.py`), where many of the sources had a cosine.{same}
+
+| stage | parameters | weights | rate | source |
+| --- | --- | --- | --- | --- |
+{chr(10).join(rows)}
+
+Adam's epsilon (`--adam-eps`):
+
+| stages | epsilon | source |
+| --- | --- | --- |
+{chr(10).join(epsilons)}
+"""
+
+
+def size(parameters: float) -> str:
+    """`7B` of 7e9."""
+    return f"{parameters / 1e9:g}B" if parameters >= 1e9 else f"{parameters / 1e6:g}M"
+
+
+def paragraphs(doc: str | None) -> str:
+    """A docstring as it stands."""
+    return (doc or "").strip()
+
+
 def leaves(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The commands that do something, with the words that call them."""
     members: Mapping[str, Any] = getattr(command, "commands", {})
@@ -158,6 +199,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "cli.md": commands_page,
+    "learning-rates.md": rates_page,
 }
 
 

@@ -40,11 +40,12 @@ from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
 from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.losses import dpo, ipo
-from trainer.formulas.schedules import count_steps, default_lr
+from trainer.formulas.schedules import count_steps
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.files import hash_model_files
 from trainer.settings.dpo import DPOConfig
+from trainer.settings.rates import choose_lr
 
 # Validation on so many pairs along the way; the end is measured on all of them.
 VALIDATION_PAIRS = 256
@@ -76,7 +77,9 @@ def main(config: DPOConfig) -> Result:
     if config.reference and not same_tokens(tokenizer, load_tokenizer(config.reference)):
         raise TrainerError(f"{config.reference}: its tokens are not those of {config.model}")
     policy, pad = load(), tokenizer.pad_token_id
-    lr = config.lr or default_lr(1e-6, 6.9e9, count_parameters(policy))
+    lr, lr_source = choose_lr(
+        config.lr, "dpo", count_parameters(policy), lora=bool(config.lora_rank)
+    )
     # Made ready one after the other: no two stand whole on a device that they are to be divided on.
     learner: Learner[Policy, Pair] = Learner(
         policy,
@@ -100,6 +103,7 @@ def main(config: DPOConfig) -> Result:
         config,
         data,
         lr=lr,
+        lr_source=lr_source,
         window=encoder.max_length,
         reference_hash=hash_model_files(config.reference or config.model),
     )

@@ -65,12 +65,13 @@ from trainer.formulas.evaluation import (
     strict_pairs,
 )
 from trainer.formulas.losses import smoothed_plackett_luce
-from trainer.formulas.schedules import count_steps, default_lr
+from trainer.formulas.schedules import count_steps
 from trainer.formulas.ties import Rankings, fit_linear
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.plots import draw_calibration, draw_sizes
 from trainer.settings.flags import numbers_of
+from trainer.settings.rates import choose_lr
 from trainer.settings.reward import RewardConfig
 
 # Validation on so many rankings along the way; the end is measured on all of them.
@@ -129,12 +130,15 @@ def main(config: RewardConfig) -> Result:
     rule = choose_rule(config, model, train, held_out, pad)
     log_nu = nn.Parameter(rule.log_nu.to(processes.device)) if rule.largest else None
     offset = fit_length_offset(train, rule) if config.length_control else LengthOffset()
-    lr = config.lr or default_lr(9e-6, 6e9, count_parameters(model))
+    lr, lr_source = choose_lr(
+        config.lr, "reward", count_parameters(model), lora=bool(config.lora_rank)
+    )
     steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
     provenance = provenance_of(
         config,
         data,
         lr=lr,
+        lr_source=lr_source,
         window=encoder.max_length,
         length_slope=offset.slope,
         tie_rule=rule.name,

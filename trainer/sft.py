@@ -39,9 +39,10 @@ from trainer.engine.shared_prefix import (
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
-from trainer.formulas.schedules import count_steps, default_lr
+from trainer.formulas.schedules import count_steps
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
+from trainer.settings.rates import choose_lr
 from trainer.settings.sft import SFTConfig
 
 # Validation on so many rows along the way; the end is measured on all of them.
@@ -68,9 +69,11 @@ def main(config: SFTConfig) -> Result:
     held_out = to_rows(encode(encoder, data["validation"]), packing, encoder.max_length)
     if not train:
         raise TrainerError(f"{config.data}: has no demonstrations to train on")
-    lr = config.lr or default_lr(1e-5, 6e9, count_parameters(policy))
+    lr, lr_source = choose_lr(
+        config.lr, "sft", count_parameters(policy), lora=bool(config.lora_rank)
+    )
     steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
-    provenance = provenance_of(config, data, lr=lr, window=encoder.max_length)
+    provenance = provenance_of(config, data, lr=lr, lr_source=lr_source, window=encoder.max_length)
     learner = Learner(
         policy,
         config,

@@ -109,7 +109,7 @@ def fit(
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, eps=1e-5)
+    optimizer = torch.optim.AdamW(groups, eps=config.adam_eps)
     order = Batches(len(examples), config.batch_size, seed=config.seed, lengths=lengths)
     warm = min(20, config.steps // 10)
     metrics = []

@@ -98,9 +98,9 @@ class Learner(Generic[AnyModel, Example]):
         self.beside = dict(beside or {})
         groups = groups_of(model, weight_decay=config.weight_decay, lr_scale=1.0)
         if self.beside:
-            own = [*self.beside.values()]
+            own = [(f"beside.{name}", each) for name, each in self.beside.items()]
             groups.append({"params": own, "weight_decay": 0.0, "lr_scale": beside_lr / lr})
-        self.optimizer = adam(groups, lr=lr)
+        self.optimizer = adam(groups, lr=lr, eps=config.adam_eps)
         self.best = Best()
 
     def training_step(self, batch: Sequence[Example], *, lr: float) -> dict[str, float]:

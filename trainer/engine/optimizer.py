@@ -35,10 +35,10 @@ def groups_of(
     ]
 
 
-def adam(groups: list[ParameterGroup], *, lr: float) -> torch.optim.Optimizer:
-    """AdamW with the papers' epsilon of 1e-5 (Huang et al. 2024, detail 5 of PPO's)."""
+def adam(groups: list[ParameterGroup], *, lr: float, eps: float) -> torch.optim.Optimizer:
+    """AdamW; `trainer/settings/rates.py` has the stages' epsilons and their sources."""
     divided = any(isinstance(each, DTensor) for group in groups for _, each in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, eps=1e-5, fused=not divided)
+    return torch.optim.AdamW(groups, lr=lr, eps=eps, fused=not divided)
 
 
 def weights_of(model: Module, *, keep: bool = True) -> dict[str, Tensor]:

@@ -8,13 +8,20 @@ from trainer.settings.training import TrainingConfig
 
 
 def provenance_of(
-    config: TrainingConfig, data: Data[Example], *, lr: float, window: int, **more: JsonValue
+    config: TrainingConfig,
+    data: Data[Example],
+    *,
+    lr: float,
+    lr_source: str,
+    window: int,
+    **more: JsonValue,
 ) -> JsonObject:
     """Hashes of data and start, and what the settings left to the stage: a run that goes on must agree."""
     return {
         "data_hash": data.hash,
         "model_hash": hash_model_files(config.model),
         "lr": lr,
+        "lr_source": lr_source,
         "linear": linear_library(),
         "window": window,
         **more,

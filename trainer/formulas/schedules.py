@@ -1,13 +1,4 @@
-"""How many steps, and the learning rate by model size and by step."""
-
-
-def default_lr(base: float, base_parameters: float, parameters: int) -> float:
-    """A learning rate for a model of this size, from one that is known to work at another.
-
-    Smaller models bear larger steps; the inverse square root of the parameter count fits the published
-    settings from 100 million to 10 billion parameters well enough to start from.
-    """
-    return float(base * (base_parameters / max(parameters, 1)) ** 0.5)
+"""How many steps, and the share of the learning rate at each."""
 
 
 def is_due(step: int, every: int | None, total: int) -> bool:

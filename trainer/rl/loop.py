@@ -50,6 +50,7 @@ def run_on_policy(
         config,
         data,
         lr=trainer.lr,
+        lr_source=trainer.lr_source,
         window=trainer.encoder.max_length,
         reward_hash=[hash_model_files(path) for path in paths_of(config.reward)],
         reference_hash=hash_model_files(config.reference or config.model),

@@ -33,7 +33,7 @@ from trainer.engine.responses import response_token_logprobs
 from trainer.engine.shared_prefix import PromptResponses, SharedPrefixBatch, build_batch
 from trainer.engine.tokens import Encoder
 from trainer.formulas.kl import adapt_kl, kl_estimates
-from trainer.formulas.schedules import default_lr, linear_to_zero
+from trainer.formulas.schedules import linear_to_zero
 from trainer.rl.models import OnPolicyModels
 from trainer.rl.rewards import RewardEnsemble
 from trainer.rl.rollout import (
@@ -49,6 +49,7 @@ from trainer.rl.rollout import (
 from trainer.rl.vllm_client import RolloutServer, seeds_of
 from trainer.run.checkpoints import State
 from trainer.settings.on_policy import OnPolicyConfig
+from trainer.settings.rates import choose_lr
 
 # Episodes in a forward pass, if the run does not say: on a CPU, small batches of like length pad least.
 MICRO_BATCH = {"cpu": 16, "cuda": 64}
@@ -109,12 +110,14 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         )
         self.encoder = Encoder(self.tokenizer, self.max_prompt_tokens + config.response_length)
         self.micro_batch = config.micro_batch or MICRO_BATCH[processes.device.type]
-        self.lr = config.lr or default_lr(3e-6, 6.9e9, models.parameters)
+        self.lr, self.lr_source = choose_lr(
+            config.lr, "ppo", models.parameters, lora=bool(config.lora_rank)
+        )
         self.ends = ends_of(self.policy)
         groups = groups_of(self.policy, of="policy", base_lr=self.lr)
         for name, each in others.items():
             groups += groups_of(each.model, of=name, base_lr=each.lr or self.lr)
-        self.optimizer = adam(groups, lr=self.lr)
+        self.optimizer = adam(groups, lr=self.lr, eps=config.adam_eps)
         self.kl_coef = config.kl_coef
         self.ended_by_kl = False
         self.stream = torch.Generator().manual_seed(config.seed)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from trainer.errors import UsageError
 from trainer.settings import Curve
 from trainer.settings.flags import as_flag, flag, refuse_below, refuse_full_window, refuse_not_above
+from trainer.settings.rates import ON_POLICY_EPSILON
 from trainer.settings.training import TrainingConfig
 
 ENSEMBLES = ("mean", "worst", "uncertain")
@@ -62,6 +63,7 @@ class OnPolicyConfig(TrainingConfig):
         "episodes in a forward pass: smaller needs less memory, changes nothing "
         "[default: 16 on a CPU, 64 on a GPU]",
     )
+    adam_eps: float = flag(ON_POLICY_EPSILON, "epsilon of Adam")
     epochs: float = flag(2.0, "passes over the prompts")
     max_grad_norm: float = flag(1.0, "longer gradients are shortened to this, each model's alone")
     missing_eos_penalty: float = flag(1.0, "taken from the score of a response that never ended")

@@ -11,6 +11,7 @@ from trainer.settings.flags import (
     refuse_infinite,
     refuse_not_above,
 )
+from trainer.settings.rates import EPSILON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,11 @@ class TrainingConfig:
     epochs: float = flag(1.0, "passes over the data")
     batch_size: int = flag(16, "examples in an update", common=True)
     lr: float | None = flag(
-        None, "learning rate [default: the stage's, by model size]", common=True
+        None,
+        "learning rate [default: the published one for the stage, the model's size and --lora-rank]",
+        common=True,
     )
+    adam_eps: float = flag(EPSILON, "epsilon of Adam")
     max_length: int = flag(
         512, "tokens of prompt and response together; longer prompts lose their start"
     )
@@ -51,7 +55,7 @@ class TrainingConfig:
         refuse_below(self, 8, "max_length")
         refuse_below(self, 0, "seed", "lora_rank")
         refuse_above(self, 2**32 - 1, "seed")  # torch's generators take 64 bits, and we multiply
-        refuse_not_above(self, 0, "epochs", "lr", "lora_alpha")
+        refuse_not_above(self, 0, "epochs", "lr", "lora_alpha", "adam_eps")
         refuse_device(self.device)
         if self.dtype not in ("float32", "bfloat16"):
             raise UsageError(f"--dtype must be float32 or bfloat16, not {self.dtype!r}")

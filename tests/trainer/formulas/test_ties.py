@@ -79,7 +79,7 @@ def test_chances_are_those_of_every_choice_written_out_and_add_up_to_one(
 
 
 def test_two_candidates_are_davidsons_model() -> None:
-    a, b, nu = 2.0, 0.5, 0.7
+    a, b, nu = 3.0, 0.5, 0.7
     rewards, log_nu = torch.tensor([a, b]).log(), torch.tensor([nu]).log()
     total = a + b + nu * math.sqrt(a * b)
     assert chance(rewards, (1, 2), log_nu) == pytest.approx(a / total)
