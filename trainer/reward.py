@@ -127,7 +127,7 @@ def main(config: RewardConfig) -> Result:
     held_out = [encode(encoder, ranking) for ranking in data["validation"]]
     if not any(has_order(example) for example in train):
         raise TrainerError(f"{config.data}: has no rankings to train on")
-    rule = choose_rule(config, model, train, held_out, pad)
+    rule = choose_rule(config, model, train, held_out, pad, processes)
     log_nu = nn.Parameter(rule.log_nu.to(processes.device)) if rule.largest else None
     offset = fit_length_offset(train, rule) if config.length_control else LengthOffset()
     lr, lr_source = choose_lr(

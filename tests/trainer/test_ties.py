@@ -12,12 +12,14 @@ from trainer import evaluate, reward
 from trainer.data.examples import Ranking
 from trainer.data.files import read_rankings
 from trainer.engine import models, ties, tokens
+from trainer.engine.distributed import Processes
 from trainer.errors import UsageError
 from trainer.formulas import losses
 from trainer.settings.evaluate import EvaluateConfig
 from trainer.settings.reward import RewardConfig
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 
 
 def config_of(model: str, data: Path, out: Path, **more: Any) -> RewardConfig:
@@ -142,7 +144,7 @@ def test_auto_takes_breslows_rule_where_that_is_likelier(
         figures = {"difference": difference, "standard_error": 0.1}
         monkeypatch.setattr(ties, "compare_rules", lambda *_, figures=figures, **__: figures)
         config = config_of(tiny_model, rankings, tmp_path)
-        assert ties.choose_rule(config, model, train, held_out, 0).name == rule, difference
+        assert ties.choose_rule(config, model, train, held_out, 0, ALONE).name == rule, difference
 
 
 def test_what_does_not_go_with_ties_is_refused_or_said(
@@ -164,7 +166,7 @@ def test_what_does_not_go_with_ties_is_refused_or_said(
         texts = ["sun"] * len(ranks)
         some = [reward.encode(encoder, Ranking(told, texts, ranks))]
         return ties.choose_rule(
-            config_of(tiny_model, rankings, tmp_path, **more), model, some, [], 0
+            config_of(tiny_model, rankings, tmp_path, **more), model, some, [], 0, ALONE
         )
 
     strict = rule_of([1, 2, 3], ties="davidson")

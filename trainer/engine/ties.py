@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainer.data.examples import Ranking
 from trainer.data.values import JsonObject, as_json
+from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.protocols import RewardModel
 from trainer.engine.responses import states_at
 from trainer.engine.shared_prefix import PromptResponses, build_batch
@@ -95,6 +96,7 @@ def choose_rule(
     train: Sequence[Example],
     held_out: Sequence[Example],
     pad: int,
+    processes: Processes,
 ) -> TieRule:
     """The rule of the run. Raises UsageError where --ties davidson cannot be."""
     largest = largest_tie([each.ranking.ranks for each in train])
@@ -114,7 +116,8 @@ def choose_rule(
     comparison, why = None, "asked for"
     if config.ties == "auto":
         comparison, why = measure(config, model, train, held_out, pad, largest)
-        if comparison is not None and is_breslow_better(comparison):
+        # Of processes that differ in a last digit, one must not go another way.
+        if processes.any(comparison is not None and is_breslow_better(comparison)):
             return TieRule("breslow", why, comparison=comparison)
     some = train[:STARTED_FROM]
     start = as_tensors(some, [torch.zeros(len(each.ranking.ranks), 0) for each in some])
@@ -142,6 +145,8 @@ def measure(
     unmeasured = (
         "not measured (too few validation rankings): the rule that did best in bench/ties.py"
     )
+    if wants_shards(config.shard):  # the model waits on the CPU, whole, to be divided
+        return None, unmeasured.replace("too few validation rankings", "--shard")
     if len(held_out) < 2:
         return None, unmeasured
     splits = [some[:MEASURED] for some in (train, held_out)]
