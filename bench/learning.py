@@ -49,6 +49,7 @@ MAX_LENGTH, RESPONSE_LENGTH = 256, 110
 DRAWS = 64  # of the start, for each prompt of the best-of-n check
 NS = (1, 2, 4, 8, 16)
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+# Prices are in rewards as the model gives them, as in the notes.
 SETTINGS = """
 [reward]
 epochs = 2.0
@@ -59,10 +60,12 @@ steps = 28
 lr = 1.5e-4
 lam = 1.0
 kl_coef = 0.1
+normalise_rewards = false
 [rloo]
 steps = 40
 lr = 5e-4
 kl_coef = 0.1
+normalise_rewards = false
 [dpo]
 steps = 120
 batch_size = 16

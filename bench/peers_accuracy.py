@@ -164,7 +164,7 @@ def train_own(job: dict[str, Any]) -> None:
             PPOConfig(
                 **plain, model=job["policy"], reward=job["reward"], minibatches=1,
                 response_length=job["length"], kl_coef=job["kl_coef"], lam=job["lam"],
-                whiten_rewards=False, max_grad_norm=1e9,
+                normalise_rewards=False, whiten_rewards=False, max_grad_norm=1e9,
             )
         )  # fmt: skip
 

@@ -184,7 +184,7 @@ def run_own(job: dict[str, Any]) -> dict[str, Any]:
             temperature=job["temperature"], missing_eos_penalty=job["missing_eos_penalty"],
             whiten_rewards=job["whiten_rewards"], kl_coef=job["kl_coef"], clip=job["clip"],
             value_clip=job["value_clip"], gamma=job["gamma"], lam=job["lam"], lr=job["lr"],
-            max_grad_norm=1e9,  # TRL's PPO shortens no gradients
+            normalise_rewards=False, max_grad_norm=1e9,  # TRL's PPO shortens no gradients
             device="cpu",
         ),
         Processes(torch.device("cpu")),

@@ -27,6 +27,7 @@ from trainer.data.values import JsonObject, JsonValue, Result
 from trainer.engine.models import choose_device
 from trainer.errors import UsageError
 from trainer.run.files import hash_model_files, write_json
+from trainer.run.judges import CLIMBED, HELD_OUT
 from trainer.run.plots import draw_points
 from trainer.run.report import write_page
 from trainer.settings import list_stages
@@ -84,12 +85,18 @@ def main(config: CompareConfig) -> Result:
         for kl_scale in scales:
             rows.append(measure(config, out, settings, reward, method, kl_scale))
             report_progress(rows[-1])
-    result: JsonObject = {"stage": "compare", "reward": Path(reward).name, "methods": rows}
-    print(table(rows), file=sys.stderr)  # noqa: T201 - what it is for
+    judge = judge_of(config, reward)
+    result: JsonObject = {
+        "stage": "compare",
+        "reward": Path(reward).name,
+        "judge": judge,
+        "methods": rows,
+    }
+    print(f"win rates by {judge}\n{table(rows)}", file=sys.stderr)  # noqa: T201 - what it is for
     write_page(
         out / "report.html",
         title="Methods beside each other",
-        result={"methods": [as_shown(row) for row in rows]},
+        result={"judge": judge, "methods": [as_shown(row) for row in rows]},
         drawings=[
             draw(rows, "reward against distance", "reward_mean", "reward"),
             draw(rows, "win rate against distance", "win_rate", "win rate against the start"),
@@ -97,6 +104,14 @@ def main(config: CompareConfig) -> Result:
     )
     write_json(out / "result.json", result)
     return result
+
+
+def judge_of(config: CompareConfig, reward: str) -> str:
+    """Whether the judge is the reward model that methods were trained against, or that chose."""
+    if config.judge is None:
+        return CLIMBED
+    same = hash_model_files(config.judge) == hash_model_files(reward)
+    return CLIMBED if same else HELD_OUT
 
 
 def check_same(config: CompareConfig, out: Path) -> None:

@@ -54,7 +54,8 @@ from trainer.formulas.kl import best_of_n_kl, kl_estimates
 from trainer.reward import encode, rewards_on
 from trainer.rl.rewards import combine, paths_of
 from trainer.rl.rollout import Rollout, decode, rows_of, sample
-from trainer.run.files import write_json
+from trainer.run.files import hash_model_files, read_description, write_json
+from trainer.run.judges import CLIMBED, HELD_OUT
 from trainer.settings.evaluate import EvaluateConfig
 
 
@@ -184,7 +185,7 @@ def compare(
     prompts: Sequence[Messages],
     device: torch.device,
 ) -> JsonObject:
-    """{win_rate, reward_mean, kl} of the policy against the other, over the prompts.
+    """{win_rate, reward_mean, kl} of the policy against the other, over the prompts, and who judged.
 
     A tie is half a win. `kl` is the mean over the policy's samples of the KL from the other policy,
     summed over a response's tokens, in nats; None where their tokens differ. With `best_of` samples it is
@@ -212,10 +213,30 @@ def compare(
         "against_reward_mean": float(other.rewards.mean()),
         "response_length": own.response_length,
         "prompts": len(prompts),
+        "judge": judge_of(config),
     }
     if config.best_of > 1:
         figures |= {"best_of": config.best_of, "best_of_kl": best_of_n_kl(config.best_of)}
     return figures
+
+
+def judge_of(config: EvaluateConfig) -> str:
+    """Whether the reward model that judges is one that the policy was trained against, or chosen by.
+
+    A run directory tells what its policy was trained against; of any other policy nobody knows.
+    """
+    assert config.policy is not None
+    if config.best_of > 1 and config.choose_by in (None, config.reward):
+        return CLIMBED
+    try:
+        run = read_description(Path(config.policy).resolve().parent / "config.json")
+    except TrainerError:
+        run = {}
+    trained = run.get("reward_hash") if isinstance(run, dict) else None
+    if not isinstance(trained, list):
+        return "unknown: the policy's run directory is not there, or names no reward model"
+    climbed = any(hash_model_files(path) in trained for path in paths_of(config.reward))
+    return CLIMBED if climbed else HELD_OUT
 
 
 def respond(

@@ -4,7 +4,8 @@ Ouyang et al. 2022, eq. 2, with the details of Ziegler et al. 2019 and of
 Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO". One update:
 
  1. sample a response to each prompt of a batch, at the temperature that every later formula uses too;
- 2. score it with the reward model; a response that never ended gets a penalty;
+ 2. score it with the reward model, normalised (`--normalise-rewards`; see `trainer/rl/rewards.py`); a
+    response that never ended gets a penalty;
  3. log-probabilities under the policy and the reference, and values, by the training forward pass;
  4. rewards: -beta * (log p - log q) at every token, the score at the last; whitened, mean kept;
  5. advantages by GAE, whitened; returns from unwhitened advantages;
@@ -45,7 +46,6 @@ from trainer.formulas.losses import policy_loss, value_loss
 from trainer.formulas.masked import masked_mean, masked_var, whiten
 from trainer.rl.loop import run_on_policy
 from trainer.rl.models import OnPolicyModels, load_models
-from trainer.rl.rewards import paths_of
 from trainer.rl.rollout import Rollout
 from trainer.rl.trainer import MicroBatch, OnPolicyTrainer, Trained, add_figures
 from trainer.run.checkpoints import State
@@ -83,6 +83,14 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         value = Trained(self.value_model, config.value_lr)
         super().__init__(config, processes, models, {"value_model": value})
         self.ptx = Demonstrations(config, self.encoder) if config.ptx_coef else None
+
+    def normalise_rewards(self, prompts: Sequence[Messages], state: State | None) -> None:
+        """And let the value model go with its reward model."""
+        first = self.rewards.first
+        measures = first.needs_scale and first.same_tokens
+        super().normalise_rewards(prompts, state)
+        if measures:
+            scale_head(self.value_model, *first.scale)
 
     def training_step(self, prompts: Sequence[Messages]) -> tuple[Rollout, dict[str, float]]:
         """One update of the module's list."""
@@ -241,14 +249,25 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
 def load_value_model(
     config: PPOConfig, models: OnPolicyModels, processes: Processes
 ) -> RewardModel:
-    """The reward model's copy; where its tokens are others, the policy's trunk with a head of zeros."""
+    """The reward model's copy, with its scale; where its tokens are others, the policy's trunk with a head
+    of zeros."""
     device = processes.loading_device(config.shard)
-    same_tokens = models.rewards.first.same_tokens
-    start = paths_of(config.reward)[0] if same_tokens else config.model
+    first = models.rewards.first
+    start = first.path if first.same_tokens else config.model
     value_model = load_reward_model(start, models.tokenizer, device, seed=config.seed)
-    if not same_tokens:
+    if first.same_tokens:
+        scale_head(value_model, *first.scale)
+    else:
         nn.init.zeros_(value_model.score.weight)
     return prepare_model(value_model, config, processes, onednn=True)
+
+
+def scale_head(model: RewardModel, mean: float, spread: float) -> None:
+    """Let a model say (r - mean) / spread where its head says r."""
+    with torch.no_grad():
+        for each in model.score.parameters():
+            each.div_(spread)
+    model.config.reward_mean = mean / spread
 
 
 class Demonstrations:

@@ -3,11 +3,12 @@
 A ranking of K is one batch element: its candidates go through one forward pass, the prompt once for all of
 them, and their rewards into the Plackett-Luce likelihood (K = 2 is Bradley-Terry; ties by `--ties`, below;
 see `trainer/formulas/losses.py`). InstructGPT (Ouyang et al. 2022, eq. 1) takes the mean over the K(K-1)/2
-pairs instead; the likelihood of the whole ranking uses the same comparisons once. Afterwards the mean
-reward of the preferred training responses is stored as `reward_mean` in the model's configuration and
-subtracted by whoever scores (Stiennon et al. 2020): it changes no ranking, and puts zero where a good
-response is. The head itself has no bias: other programs that load the model see rewards that are higher by
-`reward_mean`, all of them alike.
+pairs instead; the likelihood of the whole ranking uses the same comparisons once. Afterwards two
+numbers are stored in the model's configuration. `reward_mean` is the mean reward of preferred training
+responses; whoever scores subtracts it (Stiennon et al. 2020): it changes no ranking, and puts zero where a
+good response is. `reward_spread` is the standard deviation of rewards among a prompt's candidates; PPO and
+RLOO divide by it, so that their price of KL means the same for any reward model. The head itself has no
+bias: other programs that load the model see rewards that are higher by `reward_mean`, all of them alike.
 
 A ranking in which all candidates are tied still pulls their rewards together; it takes part in training,
 and is counted. Every rater's ranking of a prompt is an example of its own, with its own weight.
@@ -32,6 +33,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ from trainer.engine.prepare import plain_model
 from trainer.engine.protocols import RewardModel
 from trainer.engine.provenance import provenance_of
 from trainer.engine.responses import response_rewards
-from trainer.engine.shared_prefix import PromptResponses, build_batch, one_row_each
+from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.ties import TieRule, choose_rule
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_scoring, plain_is_right
@@ -120,7 +122,7 @@ def main(config: RewardConfig) -> Result:
         return load_reward_model(config.model, tokenizer, device, seed=config.seed)
 
     model = load()
-    model.config.reward_mean, model.config.tie_nu = 0.0, None
+    model.config.reward_mean, model.config.reward_spread, model.config.tie_nu = 0.0, None, None
     encoder = Encoder(tokenizer, fit_window(config.max_length, model))
     pad = tokenizer.pad_token_id
     train = [encode(encoder, each) for each in take_share(data["train"], config.train_share)]
@@ -177,9 +179,9 @@ def main(config: RewardConfig) -> Result:
         )
         fitted = given(log_nu)
         model.config.tie_nu = None if fitted is None else fitted.exp().tolist()
-        model.config.reward_mean = mean_reward(
-            model, [preferred(each) for each in train[: config.max_mean_examples]], pad
-        )
+        some = train[: config.max_mean_examples]
+        scale = measure_scale([each.ranking for each in some], rewards_on(model, some, pad))
+        model.config.reward_mean, model.config.reward_spread = scale
         result: JsonObject = {
             "stage": "reward",
             "steps": run.last_step,
@@ -188,6 +190,8 @@ def main(config: RewardConfig) -> Result:
             "reward_mean": model.config.reward_mean,
             # Whether plain programs that score what the chat template writes read the same tokens.
             "plain_scoring": plain_is_right(tokenizer),
+            "reward_mean": scale.mean,
+            "reward_spread": scale.spread,
             "ties": rule.describe(model.config.tie_nu),
         }
         test = [encode(encoder, ranking) for ranking in data["test"]]
@@ -229,13 +233,6 @@ def encode(encoder: Encoder, ranking: Ranking) -> Example:
 def has_order(example: Example) -> bool:
     """Whether the ranking puts anything before anything else."""
     return len(set(example.ranking.ranks)) > 1
-
-
-def preferred(example: Example) -> PromptResponses:
-    """The prompt and the first of the best candidates."""
-    ranks = example.ranking.ranks
-    rows = [row for group in example.groups for row in one_row_each(group)]
-    return rows[ranks.index(min(ranks))]
 
 
 def take_share(rankings: Sequence[Ranking], share: float) -> list[Ranking]:
@@ -392,16 +389,26 @@ def margins_on(
     return odds_of(strict_pairs(rankings, rewards_on(model, examples, pad), log_nu))
 
 
-def mean_reward(
-    model: RewardModel, groups: Sequence[PromptResponses], pad: int, *, batch_size: int = 64
-) -> float:
-    """The mean of the raw head over some responses, one a group."""
-    total = 0.0
-    with torch.no_grad():
-        for start in range(0, len(groups), batch_size):
-            batch = build_batch(groups[start : start + batch_size], model, pad)
-            total += float(response_rewards(model, batch).double().sum())
-    return total / len(groups)
+class Scale(NamedTuple):
+    """Where a reward model's zero is, and what a step of its rewards is worth."""
+
+    mean: float  # of the preferred responses
+    spread: float  # standard deviation among a prompt's candidates
+
+
+def measure_scale(rankings: Sequence[Ranking], rewards: Sequence[Tensor]) -> Scale:
+    """The scale of rewards, (K,) of each ranking.
+
+    The mean is that of the first of the best candidates. The spread is within rankings: what a prompt adds
+    to all of its candidates alike is not determined by rankings, and moves no policy.
+    """
+    best = [
+        float(own[each.ranks.index(min(each.ranks))])
+        for each, own in zip(rankings, rewards, strict=True)
+    ]
+    squares = sum(float((own - own.mean()).square().sum()) for own in rewards)
+    freedom = sum(len(own) - 1 for own in rewards)
+    return Scale(sum(best) / len(best), (squares / max(freedom, 1)) ** 0.5)
 
 
 def measure(

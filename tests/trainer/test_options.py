@@ -450,7 +450,7 @@ def test_a_held_out_reward_model_is_reported_and_never_trained_against(
     assert watched["score"] == pytest.approx(plain["score"], abs=1e-6)
     rows = rows_of(tmp_path / "watched")
     assert all(row["heldout_score"] != row["score"] for row in rows)
-    assert {"heldout_win_rate", "heldout_score", "start_heldout_score"} <= watched[
+    assert {"climbed_win_rate", "heldout_score", "start_heldout_score"} <= watched[
         "held_out"
     ].keys()
     assert (

@@ -62,8 +62,10 @@ class ModelConfig(Protocol):
     """A model's configuration."""
 
     pad_token_id: int | None
-    # Of a reward model of ours: the mean that is subtracted, and the chances of ties that go with it.
+    # Of a reward model of ours: the mean that is subtracted, the spread among a prompt's candidates, and
+    # the chances of ties that go with it.
     reward_mean: float
+    reward_spread: float | None
     tie_nu: list[float] | None
 
     def get_text_config(self) -> TextConfig:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from trainer.data.examples import Messages
 from trainer.data.files import read_prompts
-from trainer.data.values import JsonObject, Result
+from trainer.data.values import JsonObject, JsonValue, Result
 from trainer.engine.batches import Batches
 from trainer.engine.distributed import Processes
 from trainer.engine.lora import save_adapters
@@ -15,11 +15,12 @@ from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import wilson, win_shares
 from trainer.formulas.schedules import count_steps
-from trainer.rl.rewards import paths_of
+from trainer.rl.rewards import RewardReader, paths_of
 from trainer.rl.trainer import Config, HeldoutEvaluation, OnPolicyTrainer
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.files import hash_model_files, writing
+from trainer.run.judges import CLIMBED, HELD_OUT
 from trainer.run.metrics import Metrics
 from trainer.run.plots import draw_frontier
 from trainer.run.report import Sample
@@ -46,19 +47,21 @@ def run_on_policy(
         raise TrainerError(f"{config.data}: has no prompts to train on")
     trainer = create(config, processes)
     steps = count_steps(config.steps, config.epochs, len(prompts), prompts_per_step)
+    reward_hashes: list[JsonValue] = [*map(hash_model_files, paths_of(config.reward))]
     provenance = provenance_of(
         config,
         data,
         lr=trainer.lr,
         lr_source=trainer.lr_source,
         window=trainer.encoder.max_length,
-        reward_hash=[hash_model_files(path) for path in paths_of(config.reward)],
+        reward_hash=reward_hashes,
         reference_hash=hash_model_files(config.reference or config.model),
         same_tokens=trainer.rewards.first.same_tokens,
     )
     frozen = trainer.hash_reference()
     with Run(stage, config, provenance, processes) as run:
         state = run.open(steps)
+        trainer.normalise_rewards(prompts, state)
         before = trainer.evaluate(held_out) if held_out else None
         if state:
             trainer.load_state(state)
@@ -81,8 +84,11 @@ def run_on_policy(
             result |= summarise(run.read_metrics()[-10:])
         samples: list[Sample] = []
         if before is not None and after is not None:
-            result["held_out"] = compare(before, after)
+            judges = map(hash_model_files, paths_of(config.heldout_reward or ""))
+            climbed = any(each in reward_hashes for each in judges)
+            result["held_out"] = compare(before, after, climbed=climbed)
             samples = to_samples(held_out, before, after)
+        result["rewards"] = describe_scales(trainer.rewards.members)
         result["left_out"] = {**data.left_out, **trainer.encoder.cut}
         watched = ("score", "heldout_score") if config.heldout_reward else ("score",)
         write_artifacts(
@@ -130,25 +136,44 @@ def summarise(last: Sequence[Metrics]) -> Mapping[str, float | None]:
     return {**means, "kl_coef": last[-1]["kl_coef"]}
 
 
-def compare(before: HeldoutEvaluation, after: HeldoutEvaluation) -> JsonObject:
-    """The policy against where it started, on prompts that it never trained on, by the reward model."""
-    win_rate = float(win_shares(after.rewards, before.rewards).mean())
+def compare(
+    before: HeldoutEvaluation, after: HeldoutEvaluation, *, climbed: bool = False
+) -> JsonObject:
+    """The policy against where it started, on prompts that it never trained on.
+
+    The judge is the held-out reward model where there is one, else the one that was trained against, and
+    is named as such: what that one says of this policy is no evidence. `climbed`: the held-out one is the
+    same model.
+    """
+    own, start = after.heldout_rewards, before.heldout_rewards
+    apart = own is not None and start is not None and not climbed
+    judged, judged_start = (own, start) if own is not None and apart else (None, None)
+    if judged is None or judged_start is None:
+        judged, judged_start = after.rewards, before.rewards
+    win_rate = float(win_shares(judged, judged_start).mean())
     figures: JsonObject = {
         "prompts": len(after.rewards),
+        "judge": HELD_OUT if apart else CLIMBED,
         "win_rate": win_rate,
         "win_rate_interval": wilson(win_rate, len(after.rewards)),
+        "climbed_win_rate": float(win_shares(after.rewards, before.rewards).mean()),
         "score": float(after.rewards.mean()),
         "start_score": float(before.rewards.mean()),
         "kl": after.kl,
     }
-    own, start = after.heldout_rewards, before.heldout_rewards
     if own is not None and start is not None:
-        figures |= {
-            "heldout_win_rate": float(win_shares(own, start).mean()),
-            "heldout_score": float(own.mean()),
-            "start_heldout_score": float(start.mean()),
-        }
+        figures |= {"heldout_score": float(own.mean()), "start_heldout_score": float(start.mean())}
     return figures
+
+
+def describe_scales(members: Sequence[RewardReader]) -> JsonObject:
+    """How rewards were normalised, for the result; a figure for each member of an ensemble."""
+    scales = [each.scale for each in members]
+    return {
+        "mean": [mean for mean, _ in scales],
+        "spread": [spread for _, spread in scales],
+        "scale": [each.scaled_by for each in members],
+    }
 
 
 def to_samples(

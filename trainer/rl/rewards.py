@@ -4,6 +4,10 @@ An ensemble's members are runs of the reward stage with different seeds. How the
 `mean`; `worst`, the least of them (worst-case optimisation); `uncertain`, the mean less a coefficient times
 their variance (uncertainty-weighted optimisation; both Coste et al. 2023, section 3). A policy that moves
 to where the members disagree gains nothing by it.
+
+Rewards are normalised before anything is made of them: mean 0 (InstructGPT: on demonstrations) and unit
+spread (Ziegler et al. 2019), by what the reward stage saved with a model, or else by samples of the policy
+that the run starts from. A nat of KL then costs the same share of a reward's spread with any reward model.
 """
 
 from collections.abc import Sequence
@@ -21,7 +25,7 @@ from trainer.engine.responses import response_rewards
 from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
 from trainer.rl.rollout import Rollout, decode, rows_of
-from trainer.settings.training import TrainingConfig
+from trainer.settings.on_policy import OnPolicyConfig
 
 
 def paths_of(text: str) -> list[str]:
@@ -43,19 +47,37 @@ class RewardReader:
     """One frozen reward model that computes as the run does, and how it reads what a policy writes."""
 
     def __init__(
-        self, path: str, config: TrainingConfig, policy_tokenizer: Tokenizer, processes: Processes
+        self, path: str, config: OnPolicyConfig, policy_tokenizer: Tokenizer, processes: Processes
     ) -> None:
+        self.path = path
         self.tokenizer = load_tokenizer(path)
         device = processes.loading_device(config.shard)
         self.model = load_frozen_reward_model(path, self.tokenizer, device)
         prepare_model(self.model, config, processes, trainable=False, onednn=True)
         self.encoder = Encoder(self.tokenizer, fit_window(config.max_length, self.model))
         self.same_tokens = same_tokens(policy_tokenizer, self.tokenizer)
+        # The spread that rewards are divided by; the mean is taken off where the model is read.
+        saved = getattr(self.model.config, "reward_spread", None)
+        self.spread = float(saved) if saved and config.normalise_rewards else 1.0
+        self.needs_scale = config.normalise_rewards and not saved
+        self.scaled_by = "saved with the model" if saved else "nothing"
+        if not config.normalise_rewards:
+            self.scaled_by = "its mean alone (--no-normalise-rewards)"
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The mean that is taken off, and the spread that rewards are divided by."""
+        return float(getattr(self.model.config, "reward_mean", 0.0)), self.spread
+
+    def take_scale(self, mean: float, spread: float, scaled_by: str) -> None:
+        """Subtract this mean and divide by this spread from now on."""
+        self.model.config.reward_mean, self.spread = mean, spread
+        self.scaled_by, self.needs_scale = scaled_by, False
 
     def score(
         self, prompts: Sequence[Messages], rollout: Rollout, policy_tokenizer: Tokenizer, size: int
     ) -> Tensor:
-        """(B,) rewards of whole responses, as the reward model was trained to read them.
+        """(B,) normalised rewards of whole responses, read as the reward model was trained to read them.
 
         With the same tokens the sampled ids are reused, and a response that was cut or ended otherwise gets
         the end token that all of the reward model's data had; else the text is tokenised again.
@@ -63,7 +85,7 @@ class RewardReader:
         if not self.same_tokens:
             pairs = list(zip(prompts, decode(policy_tokenizer, rollout), strict=True))
             rewards = score_texts(self.model, self.encoder, pairs, batch_size=size)
-            return rewards.to(rollout.ids.device)
+            return rewards.to(rollout.ids.device) / self.spread
         end, pad = self.encoder.end, self.tokenizer.pad_token_id
         rows: list[PromptResponses] = [
             (prompt, [[*(response[:-1] if ended else response), end]])
@@ -77,7 +99,7 @@ class RewardReader:
                 some = order[start : start + size]
                 batch = build_batch([rows[index] for index in some], self.model, pad)
                 scores[some] = response_rewards(self.model, batch)
-        return scores
+        return scores / self.spread
 
 
 class RewardEnsemble:
@@ -86,7 +108,7 @@ class RewardEnsemble:
     def __init__(
         self,
         paths: str,
-        config: TrainingConfig,
+        config: OnPolicyConfig,
         policy_tokenizer: Tokenizer,
         processes: Processes,
         *,

@@ -35,7 +35,7 @@ from trainer.engine.tokens import Encoder
 from trainer.formulas.kl import adapt_kl, kl_estimates
 from trainer.formulas.schedules import linear_to_zero
 from trainer.rl.models import OnPolicyModels
-from trainer.rl.rewards import RewardEnsemble
+from trainer.rl.rewards import RewardEnsemble, RewardReader
 from trainer.rl.rollout import (
     Rollout,
     decode,
@@ -53,6 +53,9 @@ from trainer.settings.rates import choose_lr
 
 # Episodes in a forward pass, if the run does not say: on a CPU, small batches of like length pad least.
 MICRO_BATCH = {"cpu": 16, "cuda": 64}
+# Prompts whose samples tell the scale of a reward model that was saved without it.
+SCALE_PROMPTS = 64
+SAMPLED = "measured on samples of the starting policy"
 Config = TypeVar("Config", bound=OnPolicyConfig)
 
 
@@ -144,6 +147,7 @@ class OnPolicyTrainer(ABC, Generic[Config]):
             "kl_coef": self.kl_coef,
             "ended_by_kl": self.ended_by_kl,
             "stream": self.stream.get_state(),
+            "reward_scales": [each.scale for each in self.reward_readers()],
         }
 
     def load_state(self, state: State) -> None:
@@ -154,6 +158,43 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         self.kl_coef = float(state["kl_coef"])
         self.ended_by_kl = bool(state["ended_by_kl"])
         self.stream.set_state(state["stream"])
+
+    # --- the reward models' scale
+
+    def reward_readers(self) -> list[RewardReader]:
+        """All reward models: those that are trained against, then those that are watched."""
+        heldout = self.heldout_rewards
+        return [*self.rewards.members, *(heldout.members if heldout is not None else [])]
+
+    def normalise_rewards(self, prompts: Sequence[Messages], state: State | None) -> None:
+        """Bring reward models that were saved without their scale to mean 0 and unit spread.
+
+        By samples of the policy as it is before any training, two to a prompt, from a random stream of
+        their own; a run that goes on takes what it measured at its start.
+        """
+        unknown = [each for each in self.reward_readers() if each.needs_scale]
+        if state is not None:
+            for each, scale in zip(self.reward_readers(), state["reward_scales"], strict=True):
+                if each in unknown:
+                    each.take_scale(float(scale[0]), float(scale[1]), SAMPLED)
+            return
+        if not unknown:
+            return
+        some = [each for each in prompts[:SCALE_PROMPTS] for _ in range(2)]
+        rollout = self.roll_out(some, torch.Generator().manual_seed(self.config.seed + 2))
+        own = self.own_rows(len(some))
+        for each in unknown:
+            rewards = each.score(
+                [some[row] for row in own],
+                pick_rows(rollout, own),
+                self.tokenizer,
+                self.micro_batch,
+            )
+            scores = self.gather_rows(own, rewards, len(some)).double()
+            mean, _ = each.scale
+            spread = float(scores.view(-1, 2).var(-1).mean().sqrt())
+            # A model that says the same of everything has no spread to bring to 1.
+            each.take_scale(mean + float(scores.mean()), spread if spread > 1e-6 else 1.0, SAMPLED)
 
     # --- one update
 

@@ -51,6 +51,11 @@ class OnPolicyConfig(TrainingConfig):
     reference: str | None = flag(
         None, "the policy to stay near [default: the starting model]", local=True
     )
+    normalise_rewards: bool = flag(
+        True,
+        "bring each reward model to mean 0 and unit spread first, by what was saved with it, or else "
+        "by samples of the starting policy: --kl-coef then means the same for any",
+    )
     kl_coef: float = flag(0.05, "beta: the price of a nat of KL, in reward", common=True)
     kl_target: float | None = flag(None, "adapt beta towards this KL of a response, in nats")
     kl_horizon: float = flag(10_000.0, "episodes over which beta adapts")

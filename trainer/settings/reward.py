@@ -21,7 +21,7 @@ class RewardConfig(SupervisedConfig):
     """A reward model from rankings."""
 
     weight_decay: float = flag(0.01, "decay of the weights, but for norms and biases")
-    max_mean_examples: int = flag(1000, "preferred responses to measure the mean reward on")
+    max_mean_examples: int = flag(1000, "rankings to measure the mean reward and its spread on")
     label_smoothing: float = flag(0.0, "the chance that a ranking is the wrong way round")
     ties: str = flag(
         "auto",
