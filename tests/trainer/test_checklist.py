@@ -164,6 +164,7 @@ def test_responses_are_scored_as_the_reward_model_was_trained_to_read_them(
         ids, mask = tokens.pad_right([prompt + response], trainer.tokenizer.pad_token_id, CPU)
         with torch.no_grad():
             alone = forward.sequence_rewards(trainer.rewards.first.model, ids, mask)[0]
+            alone = alone / trainer.rewards.first.spread
         assert float(found[row]) == pytest.approx(float(alone), abs=1e-5)
 
 
@@ -186,6 +187,8 @@ def test_gradients_of_the_kl_estimators_as_losses() -> None:
 def test_the_value_model_starts_as_the_reward_model(trainer: ppo.PPOTrainer) -> None:
     one, other = trainer.value_model.state_dict(), trainer.rewards.first.model.state_dict()
     assert one.keys() == other.keys()
+    head = "score.weight"  # on the scale of normalised rewards
+    assert torch.equal(one.pop(head), other.pop(head) / trainer.rewards.first.spread)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert all(weight.requires_grad for weight in trainer.value_model.parameters())
     assert not any(weight.requires_grad for weight in trainer.rewards.first.model.parameters())

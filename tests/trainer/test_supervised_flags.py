@@ -43,6 +43,7 @@ TRAINING: Table = {
     "epochs": effect(1.0, *LENGTH, *LATER),
     "batch_size": effect(3, *LEARNT, *LENGTH),
     "lr": effect(2e-3, "rates", *LATER),
+    "adam_eps": effect(1e-2, *LATER),
     "max_length": effect(18, *LEARNT, "cut"),
     "seed": effect(1, *LEARNT),
     "device": effect("auto"),  # on a machine without a GPU
@@ -68,7 +69,9 @@ OF_STAGE: dict[str, Table] = {
     "reward": {
         "max_mean_examples": effect(2, "mean"),
         "label_smoothing": effect(0.2, *LEARNT),
-        "margin_scale": effect(0.5, *LEARNT),
+        "margin_scale": effect(0.5, *LEARNT, ties="breslow"),
+        "ties": effect("breslow", *LEARNT),
+        "tie_lr": effect(1.0, *LATER),
         "length_control": effect(True, *LEARNT, "keys"),
         "sizes": effect("0.5", "files", "keys"),
         "train_share": effect(0.5, "count", *LEARNT, *LENGTH),
