@@ -232,7 +232,7 @@ def judge_of(config: EvaluateConfig) -> str:
         run = read_description(Path(config.policy).resolve().parent / "config.json")
     except TrainerError:
         run = {}
-    trained = run.get("reward_hash") if isinstance(run, dict) else None
+    trained = run.get("reward_hash")
     if not isinstance(trained, list):
         return "unknown: the policy's run directory is not there, or names no reward model"
     climbed = any(hash_model_files(path) in trained for path in paths_of(config.reward))

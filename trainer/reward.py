@@ -187,7 +187,6 @@ def main(config: RewardConfig) -> Result:
             "steps": run.last_step,
             **best,
             "train_rankings": len(train),
-            "reward_mean": model.config.reward_mean,
             # Whether plain programs that score what the chat template writes read the same tokens.
             "plain_scoring": plain_is_right(tokenizer),
             "reward_mean": scale.mean,

@@ -3,8 +3,8 @@
 `auto` measures it on the run's own data before training: both rules fit a linear reward on states of the
 model that the run starts from (the state that its head will read, through a fixed random projection) to
 some of the training rankings, and are judged by the likelihood of validation rankings, ties included.
-Davidson-Luce is taken unless Breslow's rule is better by more than a standard error. That costs one forward
-pass over at most MEASURED rankings of each split, and a moment of convex fitting.
+Davidson-Luce is taken unless Breslow's rule is better by more than two standard errors. That costs one
+forward pass over at most MEASURED rankings of each split, and a moment of convex fitting.
 """
 
 import math
@@ -33,6 +33,8 @@ from trainer.settings.reward import RewardConfig
 
 # Rankings of each split that `auto` looks at, and numbers that it keeps of a state.
 MEASURED = 256
+# With fewer validation rankings than this, chance would decide.
+FEWEST = 30
 KEPT_FEATURES = 32
 # Rankings from which the ties' parameters get their first values.
 STARTED_FROM = 2000
@@ -115,7 +117,7 @@ def choose_rule(
         return TieRule("breslow", "--margin-scale goes with it alone")
     comparison, why = None, "asked for"
     if config.ties == "auto":
-        comparison, why = measure(config, model, train, held_out, pad, largest)
+        comparison, why = measure(config, model, train, held_out, pad, largest, processes)
         # Of processes that differ in a last digit, one must not go another way.
         if processes.any(comparison is not None and is_breslow_better(comparison)):
             return TieRule("breslow", why, comparison=comparison)
@@ -126,11 +128,11 @@ def choose_rule(
 
 
 def is_breslow_better(comparison: JsonObject) -> bool:
-    """Whether Breslow's rule has the likelier held-out rankings, by more than a standard error."""
+    """Whether Breslow's rule has the likelier held-out rankings, by more than two standard errors."""
     difference, error = comparison["difference"], comparison["standard_error"]
     assert isinstance(difference, float)
     assert isinstance(error, float)
-    return difference < -error
+    return difference < -2 * error
 
 
 def measure(
@@ -140,14 +142,17 @@ def measure(
     held_out: Sequence[Example],
     pad: int,
     largest: int,
+    processes: Processes,
 ) -> tuple[JsonObject | None, str]:
     """Both rules on the run's own data, and what that says."""
     unmeasured = (
         "not measured (too few validation rankings): the rule that did best in bench/ties.py"
     )
-    if wants_shards(config.shard):  # the model waits on the CPU, whole, to be divided
+    if (
+        wants_shards(config.shard) and processes.count > 1
+    ):  # the model waits on the CPU, whole, to be divided
         return None, unmeasured.replace("too few validation rankings", "--shard")
-    if len(held_out) < 2:
+    if len(held_out) < FEWEST:
         return None, unmeasured
     splits = [some[:MEASURED] for some in (train, held_out)]
     # The rarest sizes of ties may all lie behind the first rankings.

@@ -105,6 +105,9 @@ def common_table(models: Models) -> dict[str, Entry]:
         "micro_batch": Case({"micro_batch": 2}, set()),
         "max_grad_norm": Case({"max_grad_norm": 1e-6}, MOVED),
         "missing_eos_penalty": Case({"missing_eos_penalty": 0.0}, {"penalised"} | LEARNT),
+        "normalise_rewards": "tests/trainer/rl/test_scale.py::"
+        "test_it_can_be_switched_off_and_is_taken_up_exactly_where_a_run_goes_on",
+        "adam_eps": Case({"adam_eps": 1e-2}, MOVED),
         "lr": Case({"lr": 1e-3}, {"rate"} | MOVED),
         "max_length": Case({"max_length": 11}, {"prompts"} | SAMPLED),
         "seed": Case({"seed": 2}, SAMPLED),
