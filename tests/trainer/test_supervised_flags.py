@@ -67,6 +67,8 @@ TRAINING: Table = {
 OF_STAGE: dict[str, Table] = {
     "sft": {"packing": effect(True, *LEARNT, *LENGTH, "keys")},
     "reward": {
+        # The ties' parameters have a rate of their own.
+        "patience": effect(50, "keys", lr=1e-30, ties="breslow"),
         "max_mean_examples": effect(2, "mean"),
         "label_smoothing": effect(0.2, *LEARNT),
         "margin_scale": effect(0.5, *LEARNT, ties="breslow"),
