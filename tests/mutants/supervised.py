@@ -60,8 +60,8 @@ SUPERVISED = [
         name="reward-smoothing-ignored",
         breaks="--label-smoothing does nothing to the reward model",
         file="trainer/reward.py",
-        old="smoothing=config.label_smoothing)",
-        new="smoothing=0.0)",
+        old="smoothing=config.label_smoothing,",
+        new="smoothing=0.0,",
         tests=(f"{LOSSES_OPTIONS}[reward-smoothed]",),
     ),
     Mutant(
@@ -255,8 +255,8 @@ SUPERVISED = [
         name="decay-ignored",
         breaks="--weight-decay does nothing",
         file="trainer/engine/fit.py",
-        old="groups_of(model, weight_decay=config.weight_decay)",
-        new="groups_of(model)",
+        old="groups_of(model, weight_decay=config.weight_decay, lr_scale=1.0)",
+        new="groups_of(model, lr_scale=1.0)",
         tests=(f"{STEPS}[sft-Llama-right]",),
     ),
     Mutant(
@@ -357,8 +357,8 @@ SUPERVISED = [
         name="mean-of-the-worst",
         breaks="reward_mean is that of the worst responses",
         file="trainer/reward.py",
-        old="rows[ranks.index(min(ranks))]",
-        new="rows[ranks.index(max(ranks))]",
+        old="each.ranks.index(min(each.ranks))",
+        new="each.ranks.index(max(each.ranks))",
         tests=(f"{STEPS}[reward-Llama-right]",),
     ),
     Mutant(
@@ -588,8 +588,8 @@ SUPERVISED = [
         name="sides-swapped-in-evaluate",
         breaks="evaluate takes the worse one for the better",
         file="trainer/evaluate.py",
-        old="as_json(ranking_figures(rankings, means))",
-        new="as_json(ranking_figures(rankings, [-each for each in means]))",
+        old="as_json(ranking_figures(rankings, means, log_nu))",
+        new="as_json(ranking_figures(rankings, [-each for each in means], log_nu))",
         tests=(f"{FIGURES}::test_figures_of_a_reward_model_are_plain_sums_over_its_pairs",),
     ),
     Mutant(
