@@ -66,7 +66,9 @@ def list_words() -> dict[str, str]:
         "only_places": _("There are only {count} places"),
         "nothing_to_undo": _("Nothing to undo"),
         "nothing_placed": _("Nothing placed yet"),
-        "look_first": _("Response {letter} was not on the screen. Here it is: look, and press again"),
+        "look_first": _(
+            "Response {letter} was not on the screen. Here it is: look, and press again"
+        ),
         "kept": _("Response {letter} stays beside the others"),
         "show_all": _("Show all"),
         "fold": _("Fold"),
