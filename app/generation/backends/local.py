@@ -119,10 +119,11 @@ class LoadedModel:
 
     def generate(self, requests: Sequence[Request]) -> list[Outcome]:
         """All requests, in batches of like length, given back in their own order."""
-        prompts = [self._encode(request) for request in requests]
-        outcomes: dict[int, Outcome] = {}
+        prompts, refused = self._encode_all(requests)
+        outcomes: dict[int, Outcome] = {**refused}
         ready = []
-        for index, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
+        for index, prompt in prompts.items():
+            request = requests[index]
             if len(prompt) + request.max_new_tokens > self.window:
                 outcomes[index] = GenerationError(
                     f"the prompt has {len(prompt)} tokens; with {request.max_new_tokens} new ones "
@@ -141,9 +142,9 @@ class LoadedModel:
         """The chances of labels as first tokens, with or without a space before them."""
         import torch
 
-        prompts = [self._encode(question) for question in questions]
-        choices: dict[int, Choice] = {}
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        prompts, refused = self._encode_all(questions)
+        choices: dict[int, Choice] = {**refused}
+        order = sorted(prompts, key=lambda index: len(prompts[index]))
         for start in range(0, len(order), BATCH_ROWS):
             rows = order[start : start + BATCH_ROWS]
             fitting = [index for index in rows if len(prompts[index]) <= self.window]
@@ -212,15 +213,36 @@ class LoadedModel:
         ]
         return max(ends)[1] if ends else None
 
+    def _encode_all(
+        self, requests: Sequence[Request | Question]
+    ) -> tuple[dict[int, list[int]], dict[int, GenerationError]]:
+        """The tokens of each, and the reasons for those that the chat template refuses."""
+        prompts: dict[int, list[int]] = {}
+        refused: dict[int, GenerationError] = {}
+        for index, request in enumerate(requests):
+            try:
+                prompts[index] = self._encode(request)
+            except Exception as error:  # a template is a program, and refuses by whatever it raises
+                refused[index] = GenerationError(
+                    f"the chat template of {self.path} refuses the conversation: {error}"
+                )
+        return prompts, refused
+
     def _encode(self, request: Request | Question) -> list[int]:
+        """What the template writes steers; what people wrote (`<|im_end|>`) is text."""
         messages = list(request.messages)
         if self.tokenizer.chat_template:
             encoded = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True
+                messages,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                sanitize_control_tokens=True,
             )
             return list(encoded["input_ids"])
         text = "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
-        return list(self.tokenizer(f"{text}\n\nassistant:")["input_ids"])
+        asked = self.tokenizer(f"{text}\n\nassistant:", split_special_tokens=True)
+        return list(asked["input_ids"])
 
     def _sample(
         self, prompts: Sequence[Sequence[int]], requests: Sequence[Request]
@@ -277,7 +299,9 @@ class LoadedModel:
                 ids = tokens[:, None]
                 mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
                 positions = positions[:, -1:] + 1
-        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            written, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return [
             Response(
                 text=text.strip().replace("\x00", ""),
