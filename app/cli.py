@@ -23,6 +23,7 @@ from app.inputs import describe
 from app.intake import commands as intake
 from app.policies import commands as policies
 from app.private import UMASK
+from app.projects import commands as projects
 from app.training import commands as training
 
 Command = Callable[..., None]
@@ -40,7 +41,17 @@ COMMANDS: Mapping[str, Command] = {
 GROUPS: Sequence[tuple[str, str, Mapping[str, Command]]] = (
     ("user", "People and what they may do.", {"create": accounts.create_user}),
     ("token", "Keys for programs.", {"create": accounts.create_token}),
-    ("project", "Projects.", {"create": policies.create_project}),
+    (
+        "project",
+        "Projects, and who sees them.",
+        {
+            "create": policies.create_project,
+            "add-member": projects.add_members,
+            "remove-member": projects.remove_members,
+            "close": projects.close_project,
+            "open": projects.open_project,
+        },
+    ),
     ("policy", "The registry of models that can speak.", {"add": generation.add_policy}),
     ("run", "Training runs.", {"start": training.start_run}),
     (

@@ -10,7 +10,17 @@ from fastapi.middleware.gzip import GZipMiddleware
 from app import __version__, figures
 from app.accounts import pages as accounts_pages
 from app.accounts.guards import SESSION_COOKIE, identify
-from app.admin import audit, generation, people, policies, projects, prompts, raters
+from app.admin import (
+    audit,
+    generation,
+    guidelines,
+    members,
+    people,
+    policies,
+    projects,
+    prompts,
+    raters,
+)
 from app.datasets import api as datasets_api
 from app.db.engine import create_engine, create_sessions
 from app.db.server import resolve_database
@@ -57,6 +67,8 @@ ROUTERS: Sequence[APIRouter] = (
     prompts.router,
     generation.router,
     raters.router,
+    guidelines.router,
+    members.router,
     policies.router,
     people.router,
     audit.router,

@@ -110,6 +110,12 @@ def require(
     return the_user
 
 
+async def start_over(session: AsyncSession, user: User) -> None:
+    """Forget what a request was about to change; the person, read again, is shown what was wrong."""
+    await session.rollback()
+    await session.refresh(user)
+
+
 AnyUser = Annotated[User, Depends(require(look=Scope.READ, change=Scope.ADMIN))]
 Rater = Annotated[User, Depends(require(Role.RATER, look=Scope.RATE, change=Scope.RATE))]
 Researcher = Annotated[

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.accounts import queries, service
-from app.accounts.guards import SESSION_COOKIE, Myself, Session
+from app.accounts.guards import SESSION_COOKIE, Myself, Session, start_over
 from app.accounts.models import ApiToken, Role, Scope, User
 from app.accounts.service import Access
 from app.db.types import utc_now
@@ -265,8 +265,7 @@ async def change_password(
     try:
         await service.change_own_password(session, user, current=current, new=password, keep=keep)
     except PlackettError as error:
-        await session.rollback()
-        await session.refresh(user)
+        await start_over(session, user)
         return await _account_page(request, session, user, error=error)
     token = None
     if Access.SESSIONS not in keep:

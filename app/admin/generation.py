@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from app.accounts.guards import Admin, Session
+from app.accounts.guards import Admin, Researcher, Session
+from app.accounts.models import Role
 from app.admin.tabs import ProjectPage
 from app.generation import service
-from app.projects.service import get_project
+from app.projects.service import get_project_for
 from app.web.pages import is_htmx, see_other
 from app.web.templates import render
 
@@ -22,11 +23,12 @@ class GenerationPage(ProjectPage):
 
 
 @router.get("/admin/projects/{slug}/generation")
-async def generation(request: Request, slug: str, session: Session, _: Admin) -> Response:
+async def generation(request: Request, slug: str, session: Session, reader: Researcher) -> Response:
     """The page; htmx asks again for its figures alone."""
-    project = await get_project(session, slug)
-    # A project that got a policy, or was resumed, has prompts that nobody told the worker of.
-    await service.enqueue_waiting(session, project.id)
+    project = await get_project_for(session, reader, slug)
+    if reader.role is Role.ADMIN:
+        # A project that got a policy, or was resumed, has prompts that nobody told the worker of.
+        await service.enqueue_waiting(session, project.id)
     page = GenerationPage(
         title=f"{project.name}: generation",
         project=project,
@@ -41,7 +43,7 @@ async def generation(request: Request, slug: str, session: Session, _: Admin) ->
 @router.post("/admin/projects/{slug}/generation/retry")
 async def retry(request: Request, slug: str, session: Session, admin: Admin) -> Response:
     """Try every failed prompt again."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, admin, slug)
     count = await service.retry_failed(session, project, actor=admin.id)
     await session.commit()
     notice = f"{count} prompts are tried again." if count else "Nothing had failed."

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 
-from app.accounts.guards import Admin, Session
+from app.accounts.guards import Admin, Researcher, Session
+from app.accounts.models import User
 from app.errors import PlackettError
 from app.policies import queries, service
 from app.policies.models import Policy
@@ -30,13 +31,14 @@ class PoliciesPage(PageContext):
 async def _policies_page(
     request: Request,
     session: Session,
+    viewer: User,
     *,
     values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
-    registered = await queries.list_policies(session)
+    registered = await queries.list_policies_for(session, viewer)
     names = {policy.id: policy.name for policy in registered}
-    used = await queries.list_projects_by_policy(session)
+    used = await queries.list_projects_by_policy(session, viewer)
     page = PoliciesPage(
         title="Policies",
         rows=[
@@ -50,9 +52,9 @@ async def _policies_page(
 
 
 @router.get("/admin/policies")
-async def policies_page(request: Request, session: Session, _: Admin) -> Response:
+async def policies_page(request: Request, session: Session, reader: Researcher) -> Response:
     """The registry."""
-    return await _policies_page(request, session)
+    return await _policies_page(request, session, reader)
 
 
 @router.post("/admin/policies")
@@ -67,7 +69,7 @@ async def register(request: Request, session: Session, admin: Admin) -> Response
         await check_base_url(wanted.base_url, request.app.state.settings.policy_private_hosts)
         await service.register_policy(session, wanted, actor=admin.id)
     except PlackettError as error:
-        return await _policies_page(request, session, values=values, error=error)
+        return await _policies_page(request, session, admin, values=values, error=error)
     await session.commit()
     return see_other(request, "/admin/policies", notice=f"{wanted.name} is registered.")
 

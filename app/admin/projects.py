@@ -1,14 +1,15 @@
 """All projects, a new one, one at a look, and its settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 from starlette.datastructures import FormData
 
-from app.accounts.guards import Admin, Session
-from app.admin.tabs import TABS, ProjectPage
+from app.accounts.guards import Admin, Researcher, Session, start_over
+from app.accounts.models import User
+from app.admin.tabs import FOR_ADMINS, TABS, ProjectPage
 from app.errors import InvalidInput, PlackettError
 from app.generation.service import enqueue_waiting
 from app.policies import queries as policy_queries
@@ -54,6 +55,7 @@ class SettingsPage(PageContext):
     project: Project | None
     tab: str
     tabs: Mapping[str, str]
+    for_admins: Collection[str]
     values: Mapping[str, object]
     policies: Sequence[Policy]
     spare: int
@@ -63,19 +65,23 @@ class SettingsPage(PageContext):
 
 
 @router.get("/admin/projects")
-async def projects_page(request: Request, session: Session, _: Admin) -> Response:
-    """All projects."""
-    listed = await queries.list_projects(session)
+async def projects_page(request: Request, session: Session, reader: Researcher) -> Response:
+    """The projects that the reader sees."""
+    listed = await queries.list_projects_for(session, reader)
     rows = [(project, await history.get_progress(session, project)) for project in listed]
     await session.commit()
     return render(request, "projects/list.html", ProjectsPage(title="Projects", rows=rows))
 
 
 @router.get("/admin/projects/new")
-async def new_project(request: Request, session: Session, _: Admin) -> Response:
+async def new_project(request: Request, session: Session, admin: Admin) -> Response:
     """The form of a new project."""
-    blank = ProjectIn(slug="new", name="New").model_dump() | {"slug": "", "name": ""}
-    return await _settings_page(request, session, None, blank)
+    blank = ProjectIn(slug="new", name="New").model_dump() | {
+        "slug": "",
+        "name": "",
+        "members_only": True,
+    }
+    return await _settings_page(request, session, admin, None, blank)
 
 
 @router.post("/admin/projects/new")
@@ -87,8 +93,8 @@ async def create(request: Request, session: Session, admin: Admin) -> Response:
         project = await service.create_project(session, wanted, actor=admin.id)
         await policies.set_policies_by_name(session, project, wanted.policies, actor=admin.id)
     except PlackettError as error:
-        await session.rollback()
-        return await _settings_page(request, session, None, values, error=error)
+        await start_over(session, admin)
+        return await _settings_page(request, session, admin, None, values, error=error)
     await session.commit()
     return see_other(
         request, f"/admin/projects/{project.slug}/prompts", notice="The project is there."
@@ -96,9 +102,9 @@ async def create(request: Request, session: Session, admin: Admin) -> Response:
 
 
 @router.get("/admin/projects/{slug}")
-async def overview(request: Request, slug: str, session: Session, _: Admin) -> Response:
+async def overview(request: Request, slug: str, session: Session, reader: Researcher) -> Response:
     """One project; htmx asks again for the counts alone."""
-    project = await service.get_project(session, slug)
+    project = await service.get_project_for(session, reader, slug)
     page = OverviewPage(
         title=project.name,
         project=project,
@@ -158,6 +164,7 @@ async def raise_overlap(request: Request, slug: str, session: Session, admin: Ad
 async def _settings_page(
     request: Request,
     session: Session,
+    viewer: User,
     project: Project | None,
     values: Mapping[str, object],
     *,
@@ -169,10 +176,11 @@ async def _settings_page(
         project=project,
         tab="settings",
         tabs=TABS,
+        for_admins=FOR_ADMINS,
         values=values,
         policies=[
             policy
-            for policy in await policy_queries.list_policies(session)
+            for policy in await policy_queries.list_policies_for(session, viewer)
             if policy.backend is not Backend.IMPORTED and policy.retired_at is None
         ],
         spare=SPARE_ROWS,
@@ -187,7 +195,7 @@ async def _settings_page(
 
 
 @router.get("/admin/projects/{slug}/settings")
-async def settings(request: Request, slug: str, session: Session, _: Admin) -> Response:
+async def settings(request: Request, slug: str, session: Session, admin: Admin) -> Response:
     """A project's settings."""
     project = await service.get_project(session, slug)
     serving = await policy_queries.list_project_policies(session, project.id)
@@ -197,7 +205,7 @@ async def settings(request: Request, slug: str, session: Session, _: Admin) -> R
         "policies": [policy.name for policy in serving],
         "guidelines": newest.text if newest else "",
     }
-    return await _settings_page(request, session, project, values)
+    return await _settings_page(request, session, admin, project, values)
 
 
 @router.post("/admin/projects/{slug}/settings")
@@ -214,9 +222,9 @@ async def change(request: Request, slug: str, session: Session, admin: Admin) ->
             await policies.set_project_policies(session, project, chosen, actor=admin.id)
             await enqueue_waiting(session, project.id)  # prompts may have waited for a policy
     except PlackettError as error:
-        await session.rollback()
+        await start_over(session, admin)
         project = await service.get_project(session, slug)
-        return await _settings_page(request, session, project, values, error=error)
+        return await _settings_page(request, session, admin, project, values, error=error)
     await session.commit()
     return see_other(request, f"/admin/projects/{slug}/settings", notice="The settings are saved.")
 
@@ -272,6 +280,7 @@ def read_settings(form: FormData) -> dict[str, object]:
         "flags": flags,
         "sampling": {name: form.get(name) for name in ("temperature", "top_p", "max_new_tokens")},
         "guidelines": str(form.get("guidelines") or "").replace("\r\n", "\n").strip() or None,
+        "members_only": form.get("members_only") == "true",
         "policies": [str(name) for name in form.getlist("policies")],
     }
 

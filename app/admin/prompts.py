@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
 
-from app.accounts.guards import Admin, Session
+from app.accounts.guards import Admin, Exporter, Session, start_over
 from app.admin.tabs import ProjectPage
 from app.errors import InvalidInput, PlackettError
 from app.intake.service import import_prompts
@@ -95,13 +95,13 @@ async def prompts_page(
     request: Request,
     slug: str,
     session: Session,
-    _: Admin,
+    reader: Exporter,
     state: str = "",
     words: str = "",
     page: PageNumber = 1,
 ) -> Response:
     """The queue, by state and words."""
-    project = await projects.get_project(session, slug)
+    project = await projects.get_project_for(session, reader, slug)
     chosen = PromptState(state) if state in set(PromptState) else None
     return await _prompts_page(
         request, session, project, state=chosen, words=words.replace("\x00", ""), page=page
@@ -114,7 +114,7 @@ async def upload(
 ) -> Response:
     """Import a file, and say what became of each row."""
     settings: Settings = request.app.state.settings
-    project = await projects.get_project(session, slug)
+    project = await projects.get_project_for(session, admin, slug)
     name = file.filename or "upload.jsonl"
     try:
         # A large file takes seconds to check; other requests go on meanwhile.
@@ -123,8 +123,8 @@ async def upload(
         )
         report = await import_prompts(session, project, rows, source=name, actor=admin.id)
     except PlackettError as error:
-        await session.rollback()
-        project = await projects.get_project(session, slug)
+        await start_over(session, admin)
+        project = await projects.get_project_for(session, admin, slug)
         return await _prompts_page(request, session, project, error=error)
     await session.commit()
     return await _prompts_page(request, session, project, report=report)
@@ -140,7 +140,7 @@ async def set_priority(
     prompt: Annotated[list[uuid.UUID] | None, Form()] = None,
 ) -> Response:
     """Move the chosen prompts, and their tasks, up or down the queue."""
-    project = await projects.get_project(session, slug)
+    project = await projects.get_project_for(session, admin, slug)
     if not prompt:
         raise InvalidInput("Choose at least one prompt", field="prompt")
     moved = await prompts.set_priority(session, project, prompt, priority, actor=admin.id)
@@ -152,10 +152,10 @@ async def set_priority(
 
 @router.get("/admin/projects/{slug}/prompts/{prompt_id}")
 async def prompt_page(
-    request: Request, slug: str, prompt_id: uuid.UUID, session: Session, _: Admin
+    request: Request, slug: str, prompt_id: uuid.UUID, session: Session, reader: Exporter
 ) -> Response:
     """One prompt with its candidates and rankings."""
-    project = await projects.get_project(session, slug)
+    project = await projects.get_project_for(session, reader, slug)
     prompt = await prompts.get_prompt(session, project, prompt_id)
     candidates = await prompt_queries.list_candidates_with_policies(session, prompt.id)
     texts = [message["content"] for message in prompt.messages]

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Request, Response
 
-from app.accounts.guards import Admin, Session
+from app.accounts.guards import Admin, Researcher, Session
 from app.admin.tabs import ProjectPage
-from app.projects.service import get_project
+from app.projects.service import get_project_for
 from app.quality import service
 from app.quality.schemas import LeaderboardOut, QualityOut
 from app.rating import qualification, queries
@@ -32,9 +32,9 @@ class RatersPage(ProjectPage):
 
 
 @router.get("/admin/projects/{slug}/raters")
-async def raters(request: Request, slug: str, session: Session, _: Admin) -> Response:
+async def raters(request: Request, slug: str, session: Session, reader: Researcher) -> Response:
     """The figures."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, reader, slug)
     tests = await queries.list_qualifications(session, project.id)
     page = RatersPage(
         title=f"{project.name}: raters",
@@ -58,7 +58,7 @@ async def set_qualification(
     state: Annotated[Literal["passed", "failed", "again"], Form()],
 ) -> Response:
     """An admin's word over a test."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, admin, slug)
     wanted = None if state == "again" else QualificationState(state)
     await qualification.set_qualification(session, project, rater_id, wanted, actor=admin.id)
     await session.commit()

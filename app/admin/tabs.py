@@ -1,6 +1,6 @@
 """What the pages of one project share: its head, and the tab that is open."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from app.projects.models import Project
@@ -11,9 +11,13 @@ TABS = {
     "overview": "Overview",
     "prompts": "Prompts",
     "generation": "Generation",
+    "guidelines": "Guidelines",
     "raters": "Raters",
+    "members": "Members",
     "settings": "Settings",
 }
+# Pages that are there to change something: a researcher reads the others.
+FOR_ADMINS = frozenset({"members", "settings"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +27,4 @@ class ProjectPage(PageContext):
     project: Project
     tab: str
     tabs: Mapping[str, str] = field(default_factory=lambda: TABS)
+    for_admins: Collection[str] = FOR_ADMINS

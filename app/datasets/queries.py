@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
@@ -11,6 +11,7 @@ from app.datasets.models import Export
 from app.datasets.schemas import Filters
 from app.policies.models import Policy
 from app.projects.models import Guideline, Project
+from app.projects.queries import visible_to
 from app.prompts.models import Candidate, Prompt
 from app.rating.models import Ranking, Task
 
@@ -107,12 +108,18 @@ async def count_raters_by_kind(
 
 
 async def list_exports(
-    session: AsyncSession, *, limit: int, offset: int = 0
+    session: AsyncSession,
+    viewer: User,
+    *,
+    project_id: uuid.UUID | None = None,
+    limit: int,
+    offset: int = 0,
 ) -> Sequence[Row[Export, Project]]:
-    """All exports with their projects, the newest first."""
+    """The exports that the viewer sees, of a project or of all, with their projects, the newest first."""
     rows = await session.execute(
         select(Export, Project)
         .join(Project, Project.id == Export.project_id)
+        .where(visible_to(viewer), _of(project_id))
         .order_by(Export.id.desc())
         .limit(limit)
         .offset(offset)
@@ -120,9 +127,21 @@ async def list_exports(
     return rows.all()
 
 
-async def count_exports(session: AsyncSession) -> int:
-    """How many exports there are."""
-    return await session.scalar(select(func.count()).select_from(Export)) or 0
+async def count_exports(
+    session: AsyncSession, viewer: User, project_id: uuid.UUID | None = None
+) -> int:
+    """How many exports the viewer sees."""
+    query = (
+        select(func.count())
+        .select_from(Export)
+        .join(Project, Project.id == Export.project_id)
+        .where(visible_to(viewer), _of(project_id))
+    )
+    return await session.scalar(query) or 0
+
+
+def _of(project_id: uuid.UUID | None) -> ColumnElement[bool]:
+    return true() if project_id is None else Export.project_id == project_id
 
 
 async def get_export_for_update(session: AsyncSession, export_id: uuid.UUID) -> Export | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.models import User
 from app.accounts.service import record
 from app.datasets import queries
 from app.datasets.datasheet import Tally, write_datasheet
@@ -29,6 +30,7 @@ from app.datasets.schemas import SPLITS, ExportIn, Filters, Split
 from app.db.queue import defer
 from app.errors import Conflict, NotFound
 from app.projects.models import Guideline, Project
+from app.projects.queries import sees_project
 from app.prompts.models import Prompt
 from app.rating.models import Ranking
 
@@ -67,6 +69,14 @@ async def get_export(session: AsyncSession, export_id: uuid.UUID) -> Export:
     """The export. Raises NotFound."""
     export = await session.get(Export, export_id)
     if export is None:
+        raise NotFound("There is no such export", field="export")
+    return export
+
+
+async def get_export_for(session: AsyncSession, viewer: User, export_id: uuid.UUID) -> Export:
+    """The export, for somebody who sees its project. Raises NotFound."""
+    export = await get_export(session, export_id)
+    if not await sees_project(session, viewer, export.project_id):
         raise NotFound("There is no such export", field="export")
     return export
 

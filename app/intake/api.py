@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from app.accounts.guards import Admin, Session
 from app.errors import InvalidInput
 from app.intake.service import import_prompts
-from app.projects.service import get_project
+from app.projects.service import get_project_for
 from app.prompts.files import read_json, read_lines
 from app.prompts.limits import Limits
 from app.prompts.parse import PromptRow, RowError
@@ -41,7 +41,7 @@ async def add_prompts(
 ) -> ImportReport:
     """Queue prompts, from a JSON list or from JSON Lines."""
     settings: Settings = request.app.state.settings
-    project = await get_project(session, slug)
+    project = await get_project_for(session, admin, slug)
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     body = await request.body()
 

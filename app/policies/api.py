@@ -13,9 +13,10 @@ api = APIRouter(prefix="/api/v1", tags=["policies"])
 
 
 @api.get("/policies")
-async def list_policies(session: Session, _: Researcher) -> list[PolicyOut]:
-    """Every policy, the newest first."""
-    return [PolicyOut.model_validate(each) for each in await queries.list_policies(session)]
+async def list_policies(session: Session, researcher: Researcher) -> list[PolicyOut]:
+    """Every policy that the caller sees, the newest first."""
+    found = await queries.list_policies_for(session, researcher)
+    return [PolicyOut.model_validate(each) for each in found]
 
 
 @api.post("/policies", status_code=201)

@@ -35,6 +35,10 @@ class Policy(Base):
     parent_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("policies.id"))
     # The training run that made it. Runs live in a room above, so this is no foreign key.
     run_id: Mapped[uuid.UUID | None]
+    # The project of that run: who does not see the one does not see the other.
+    project_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("projects.id", ondelete="SET NULL")
+    )
     notes: Mapped[JsonObject]
     retired_at: Mapped[Moment | None]
     created_at: Mapped[CreatedAt]

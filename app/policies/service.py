@@ -20,8 +20,13 @@ async def get_policy(session: AsyncSession, name: str) -> Policy:
     """The policy of this name. Raises NotFound."""
     policy = await queries.find_policy(session, name)
     if policy is None:
-        raise NotFound(f"There is no policy {name!r}", field="policy")
+        raise no_such_policy(name)
     return policy
+
+
+def no_such_policy(name: str) -> NotFound:
+    """What is said of a policy that is not there, or that whoever asks does not see."""
+    return NotFound(f"There is no policy {name!r}", field="policy")
 
 
 async def register_policy(
@@ -30,12 +35,21 @@ async def register_policy(
     *,
     parent: Policy | None = None,
     run_id: uuid.UUID | None = None,
+    project: Project | None = None,
     actor: uuid.UUID | None = None,
 ) -> Policy:
-    """A new policy in the registry. Raises Conflict where the name is taken."""
+    """A new policy in the registry, of the run and the project that made it, if one did.
+
+    Raises Conflict where the name is taken.
+    """
     if await queries.find_policy(session, wanted.name) is not None:
         raise Conflict(f"There is already a policy {wanted.name!r}", field="name")
-    policy = Policy(**wanted.model_dump(), parent_id=parent.id if parent else None, run_id=run_id)
+    policy = Policy(
+        **wanted.model_dump(),
+        parent_id=parent.id if parent else None,
+        run_id=run_id,
+        project_id=project.id if project else None,
+    )
     session.add(policy)
     await session.flush()
     await record(session, actor, "policy.register", wanted.name, backend=wanted.backend.value)

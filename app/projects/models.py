@@ -45,6 +45,8 @@ class Project(Base):
     # {temperature, max_new_tokens, top_p}: how candidates are sampled.
     sampling: Mapped[JsonObject]
     paused: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # Whether its members alone see it, and admins; otherwise everybody does who is signed in.
+    members_only: Mapped[bool] = mapped_column(default=False, server_default="false")
     guideline_version: Mapped[int] = mapped_column(default=0, server_default="0")
     # Makes raters' pseudonyms stable within the project and meaningless outside it.
     pseudonym_salt: Mapped[bytes] = mapped_column(LargeBinary(32), default=_salt)
@@ -60,6 +62,20 @@ class Project(Base):
         CheckConstraint("qualification_accuracy BETWEEN 0 AND 1", name="qualification_accuracy"),
         CheckConstraint("first_view IN ('rendered', 'source')", name="first_view"),
     )
+
+
+class Membership(Base):
+    """Somebody who sees a project that is closed to others. What they may do there, their role says."""
+
+    __tablename__ = "memberships"
+
+    project_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    created_at: Mapped[CreatedAt]
 
 
 class Guideline(Base):

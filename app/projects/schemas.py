@@ -79,6 +79,8 @@ class ProjectIn(Input):
     flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
     sampling: Sampling = Field(default_factory=Sampling)
     guidelines: str | None = Field(default=None, max_length=200_000)
+    # Whether its members alone see it (and admins), or everybody who is signed in.
+    members_only: bool = False
     # Names of registered policies that write its candidates.
     policies: list[Name] = Field(default_factory=list, max_length=9)
 
@@ -113,5 +115,6 @@ class ProjectOut(BaseModel):
     flags: list[dict[str, object]]
     sampling: dict[str, object]
     paused: bool
+    members_only: bool
     guideline_version: int
     created_at: datetime

@@ -5,7 +5,7 @@ import uuid
 from fastapi import APIRouter, Response
 
 from app.accounts.guards import AnyUser, Rater, Session
-from app.projects.service import get_project
+from app.projects.service import get_project_for
 from app.rating import assign, history
 from app.rating.schemas import DraftIn, LeaseOut, Progress, RankingIn, RankingOut, SkipIn
 from app.rating.submit import submit_ranking
@@ -21,7 +21,7 @@ api = APIRouter(prefix="/api/v1", tags=["rating"])
 )
 async def lease(slug: str, session: Session, rater: Rater) -> LeaseOut | Response:
     """Lease the caller's next task; the same one again while they hold it."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     found = await assign.lease_next_task(session, project, rater)
     await session.commit()
     return LeaseOut.of(found) if found else Response(status_code=204)
@@ -56,9 +56,9 @@ async def save_draft(
 
 
 @api.get("/projects/{slug}/progress")
-async def progress(slug: str, session: Session, _: AnyUser) -> Progress:
+async def progress(slug: str, session: Session, user: AnyUser) -> Progress:
     """Counts of the project."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, user, slug)
     counts = await history.get_progress(session, project)
     await session.commit()
     return counts

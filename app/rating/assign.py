@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
-from app.db.types import uuid7
+from app.db.types import utc_now, uuid7
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable
 from app.projects.models import Project
 from app.prompts.models import Prompt
@@ -286,6 +286,32 @@ async def _take(
         draft=task.draft,
         guideline_version=project.guideline_version,
         qualification=new.qualification,
+    )
+
+
+async def show_task(
+    session: AsyncSession, project: Project, prompt_id: uuid.UUID | None
+) -> Lease | None:
+    """A task as its rater would get it, the prompt's or the next one's, handed to nobody.
+
+    Raises NotFound for a prompt that is no task of the project.
+    """
+    shown = await assignments.find_task(session, project.id, prompt_id)
+    if shown is None:
+        if prompt_id is not None:
+            raise NotFound("The project has no task of this prompt", field="prompt")
+        return None
+    return Lease(
+        assignment_id=shown.id,
+        task_id=shown.id,
+        project_slug=project.slug,
+        expires_at=utc_now(),
+        messages=shown.messages,
+        candidates=[Shown(uuid.UUID(each["id"]), each["text"]) for each in shown.candidates],
+        axes=project.axes,
+        flags=project.flags,
+        draft=None,
+        guideline_version=project.guideline_version,
     )
 
 

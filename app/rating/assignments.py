@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.projects.queries import RATER_SEES_PROJECT
 from app.rating.schemas import KnownFlag, Scale
 
 
@@ -49,6 +50,14 @@ class OwnAssignment(NamedTuple):
     qualification_accuracy: float
 
 
+class ShownTask(NamedTuple):
+    """A task that is looked at, not handed out."""
+
+    id: uuid.UUID
+    messages: list[dict[str, str]]
+    candidates: list[dict[str, str]]
+
+
 CANDIDATES = """
     (SELECT json_agg(json_build_object('id', candidate.id, 'text', candidate.text)
                      ORDER BY candidate.position)
@@ -65,20 +74,32 @@ _CONTENTS = text(f"""
     JOIN projects AS project ON project.id = assignment.project_id
     JOIN tasks AS task ON task.id = assignment.task_id
     JOIN prompts AS prompt ON prompt.id = task.prompt_id
-    WHERE assignment.id = :id AND assignment.rater_id = :rater_id
+    WHERE assignment.id = :id AND assignment.rater_id = :rater_id AND {RATER_SEES_PROJECT}
 """)
 
-_ASSIGNMENT = text("""
+_TASK = f"""
+    SELECT task.id, prompt.messages, {CANDIDATES}
+    FROM tasks AS task JOIN prompts AS prompt ON prompt.id = task.prompt_id
+    WHERE task.project_id = :project_id
+"""
+_TASK_OF_PROMPT = text(f"{_TASK} AND task.prompt_id = :prompt_id")
+_NEXT_TASK = text(f"""
+    {_TASK} AND task.open_slots > 0 AND task.retired_at IS NULL
+    ORDER BY task.priority DESC, task.overlap - task.open_slots, task.id
+    LIMIT 1
+""")
+
+_ASSIGNMENT = text(f"""
     SELECT assignment.id, assignment.task_id, assignment.project_id, assignment.state,
            assignment.presented, assignment.guideline_version, assignment.qualification,
            project.slug, project.guideline_version AS newest_version, project.axes,
            project.flags, project.qualification_tasks,
            project.qualification_accuracy
     FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
-    WHERE assignment.id = :id AND assignment.rater_id = :rater_id
+    WHERE assignment.id = :id AND assignment.rater_id = :rater_id AND {RATER_SEES_PROJECT}
 """)
 
-_SAVE_DRAFT = text("""
+_SAVE_DRAFT = text(f"""
     UPDATE assignments
     SET draft = CAST(:draft AS jsonb),
         expires_at = CASE WHEN assignments.state = 'leased'
@@ -87,8 +108,22 @@ _SAVE_DRAFT = text("""
     FROM projects AS project
     WHERE assignments.id = :id AND assignments.rater_id = :rater_id
       AND assignments.state IN ('leased', 'expired') AND project.id = assignments.project_id
+      AND {RATER_SEES_PROJECT}
     RETURNING assignments.expires_at
 """)
+
+
+async def find_task(
+    session: AsyncSession, project_id: uuid.UUID, prompt_id: uuid.UUID | None
+) -> ShownTask | None:
+    """The task of a prompt, or (without one) the next that a rater new to the project would get."""
+    values = {"project_id": project_id}
+    if prompt_id is None:
+        row = (await session.execute(_NEXT_TASK, values)).one_or_none()
+    else:
+        statement, values = _TASK_OF_PROMPT, values | {"prompt_id": prompt_id}
+        row = (await session.execute(statement, values)).one_or_none()
+    return ShownTask(**row._asdict()) if row else None
 
 
 async def find_contents(

@@ -43,7 +43,7 @@ async def list_own_rankings(
     session: AsyncSession, rater: User, *, limit: int = 20, offset: int = 0
 ) -> list[OwnRanking]:
     """A rater's own rankings, the newest first."""
-    rows = await queries.list_own_rankings(session, rater.id, limit=limit, offset=offset)
+    rows = await queries.list_own_rankings(session, rater, limit=limit, offset=offset)
     ids = [candidate for ranking, _, _, _ in rows for candidate in ranking.candidate_ids]
     texts = await queries.list_texts(session, ids)
     return [own_ranking(*row, texts) for row in rows]
@@ -51,7 +51,7 @@ async def list_own_rankings(
 
 async def get_own_ranking(session: AsyncSession, rater: User, ranking_id: uuid.UUID) -> OwnRanking:
     """One of a rater's own rankings. Raises NotFound."""
-    row = await queries.get_own_ranking(session, rater.id, ranking_id)
+    row = await queries.get_own_ranking(session, rater, ranking_id)
     if row is None:
         raise NotFound("You have no such ranking", field="ranking")
     texts = await queries.list_texts(session, row[0].candidate_ids)
@@ -119,6 +119,8 @@ class OwnFigures:
     """What a rater's work adds up to. Nothing in it tells which tasks were gold."""
 
     total: int
+    # Those that can still be read: of projects that the rater sees.
+    listed: int
     today: int
     seconds_today: float
     median_seconds: float | None
@@ -144,6 +146,7 @@ async def get_own_figures(session: AsyncSession, rater: User, *, days: int = 14)
     ]
     return OwnFigures(
         total=totals.total,
+        listed=await queries.count_own_listed(session, rater),
         today=rows[-1].rankings,
         seconds_today=rows[-1].seconds,
         median_seconds=totals.median_seconds,

@@ -10,12 +10,12 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from app.accounts.guards import Rater, Session
+from app.accounts.guards import Exporter, Rater, Session
 from app.accounts.models import User
 from app.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
-from app.projects.service import get_project
+from app.projects.service import get_project_for
 from app.rating import assign, history, qualification, queries
 from app.rating.difference import mark_differences
 from app.rating.forms import (
@@ -37,6 +37,11 @@ from app.web.templates import PageContext, render
 
 router = APIRouter(include_in_schema=False)
 
+# A page that must not act: it loads its styles, and nothing of it runs or is sent.
+ONLY_TO_LOOK_AT = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 LONGEST_COMPARED = 100_000  # characters
 
 
@@ -73,6 +78,8 @@ class TaskPage(PageContext):
     roles: Mapping[str, str]
     words: Mapping[str, str]
     today: int
+    # What a rater would see, shown to somebody who does not rate here: it holds no task and stores nothing.
+    preview: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,7 @@ class OwnRankingPage(PageContext):
 @router.get("/rate")
 async def home(request: Request, session: Session, rater: Rater) -> Response:
     """Choose a project; straight on where there is only one with work."""
-    rows = await queries.list_projects_with_work(session, rater.id)
+    rows = await queries.list_projects_with_work(session, rater)
     with_work = [row for row in rows if row.left or row.held]
     if len(with_work) == 1:
         return RedirectResponse(f"/rate/{with_work[0].project.slug}", status_code=303)
@@ -129,7 +136,7 @@ async def own_work(
     figures = await history.get_own_figures(session, rater)
     rows = await history.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
     context = HistoryPage(
-        title=_("My work"), rankings=PageOf(rows, page, figures.total, size), figures=figures
+        title=_("My work"), rankings=PageOf(rows, page, figures.listed, size), figures=figures
     )
     return render(request, "rating/history.html", context)
 
@@ -140,7 +147,7 @@ async def own_ranking(
 ) -> Response:
     """One ranking, as it was given."""
     ranking = await history.get_own_ranking(session, rater, ranking_id)
-    project = await get_project(session, ranking.project_slug)
+    project = await get_project_for(session, rater, ranking.project_slug)
     texts = [message["content"] for message in ranking.messages]
     texts += [text for _rank, _letter, text in ranking.ranked] + [ranking.rewrite or ""]
     page = OwnRankingPage(
@@ -162,7 +169,7 @@ async def change(
     ranking = await history.get_own_ranking(session, rater, ranking_id)
     if ranking.open_until is None:
         raise Conflict(_("This ranking can no longer be changed"), field="ranking")
-    project = await get_project(session, ranking.project_slug)
+    project = await get_project_for(session, rater, ranking.project_slug)
     lease = await get_answered(session, ranking_id, rater)
     page = await _task_page(session, project, rater, lease=lease, changing=ranking)
     return render(request, "rating/task.html", page)
@@ -188,7 +195,7 @@ async def task(request: Request, slug: str, session: Session, rater: Rater) -> R
 
     To look takes nothing: previews of links and browsers that fetch pages in advance come here too.
     """
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     version_read = await qualification.get_version_read(session, project, rater)
     lease, more, failed = None, True, False
     if version_read >= project.guideline_version:
@@ -206,7 +213,7 @@ async def task(request: Request, slug: str, session: Session, rater: Rater) -> R
 @router.post("/rate/{slug}")
 async def take_task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
     """Take the next task, and go on to its page."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     page = await _take_next(session, project, rater)
     if page.lease or page.unread or page.failed:
         return see_other(request, f"/rate/{slug}")
@@ -216,7 +223,7 @@ async def take_task(request: Request, slug: str, session: Session, rater: Rater)
 @router.post("/rate/{slug}/next")
 async def next_task(request: Request, slug: str, session: Session, rater: Rater) -> Response:
     """The same without the page around it, for a page that is there already."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     page = await _take_next(session, project, rater)
     return render(request, "rating/workspace.html", page)
 
@@ -237,7 +244,7 @@ async def prefetch(
     it since (new guidelines, other questions, a pause, the test), the answer is what the page has to show
     in its stead, and says so by a header. A task in hand is finished under what was on the screen.
     """
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     unread = (
         await qualification.get_version_read(session, project, rater) < project.guideline_version
     )
@@ -267,10 +274,26 @@ async def prefetch(
     return render(request, "rating/workspace.html", page)
 
 
+@router.get("/rate/{slug}/preview")
+async def preview(
+    request: Request,
+    slug: str,
+    session: Session,
+    reader: Exporter,
+    prompt: uuid.UUID | None = None,
+) -> Response:
+    """The ranking page as a rater sees it, of a task that nobody is handed: no script, and no form goes."""
+    project = await get_project_for(session, reader, slug)
+    lease = await assign.show_task(session, project, prompt)
+    page = await _task_page(session, project, reader, lease=lease, preview=True)
+    headers = {"Content-Security-Policy": ONLY_TO_LOOK_AT}
+    return render(request, "rating/task.html", page, headers=headers)
+
+
 @router.get("/rate/{slug}/guidelines")
-async def guidelines(request: Request, slug: str, session: Session, _rater: Rater) -> Response:
+async def guidelines(request: Request, slug: str, session: Session, rater: Rater) -> Response:
     """The newest guidelines."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     guideline = await get_guideline(session, project.id, project.guideline_version)
     page = GuidelinesPage(
         title=_("Guidelines"),
@@ -290,7 +313,7 @@ async def read_guidelines(
     version: Annotated[int, Form(ge=1, le=1_000_000)],
 ) -> Response:
     """Note that the rater has read this version."""
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     await qualification.read_guidelines(session, project, rater, version)
     await session.commit()
     return await _go_on(request, session, project, rater)
@@ -312,7 +335,7 @@ async def submit(
 
 async def _stored(request: Request, session: Session, rater: User, stored: RankingOut) -> Response:
     own = await history.get_own_ranking(session, rater, stored.id)
-    project = await get_project(session, own.project_slug)
+    project = await get_project_for(session, rater, own.project_slug)
     feedback = None
     if project.qualification_tasks and stored.assignment_id is not None:
         feedback = await qualification.get_feedback(session, project, rater, stored.assignment_id)
@@ -346,7 +369,7 @@ async def skip(
     await session.commit()
     if _wants_json(request):
         return JSONResponse({"skipped": True})
-    project = await get_project(session, slug)
+    project = await get_project_for(session, rater, slug)
     return await _go_on(request, session, project, rater, _("The task was skipped."))
 
 
@@ -419,6 +442,7 @@ async def _task_page(
     changing: OwnRanking | None = None,
     failed: bool = False,
     version_read: int | None = None,
+    preview: bool = False,
 ) -> TaskPage:
     guideline = await get_guideline(session, project.id, project.guideline_version)
     unread = version_read is not None and version_read < project.guideline_version
@@ -444,6 +468,7 @@ async def _task_page(
         roles=list_roles(),
         words=list_words(),
         today=await history.count_today(session, rater),
+        preview=preview,
     )
 
 

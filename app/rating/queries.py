@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 
 from app.accounts.models import User
 from app.projects.models import Project
+from app.projects.queries import visible_to
 from app.prompts.models import Candidate, Prompt, PromptState
 from app.rating.models import (
     Assignment,
@@ -97,7 +98,7 @@ async def count_rankings(session: AsyncSession, project_id: uuid.UUID) -> int:
 
 
 async def list_own_rankings(
-    session: AsyncSession, rater_id: uuid.UUID, *, limit: int, offset: int
+    session: AsyncSession, rater: User, *, limit: int, offset: int
 ) -> Sequence[Row[Ranking, Prompt, Project, bool]]:
     """A rater's rankings with their prompts and projects, the newest first; and whether they were asked
     for here and outside a qualification, so that they may be changed."""
@@ -107,7 +108,7 @@ async def list_own_rankings(
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
         .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
-        .where(Ranking.rater_id == rater_id)
+        .where(Ranking.rater_id == rater.id, visible_to(rater))
         .order_by(Ranking.id.desc())
         .limit(limit)
         .offset(offset)
@@ -116,7 +117,7 @@ async def list_own_rankings(
 
 
 async def get_own_ranking(
-    session: AsyncSession, rater_id: uuid.UUID, ranking_id: uuid.UUID
+    session: AsyncSession, rater: User, ranking_id: uuid.UUID
 ) -> Row[Ranking, Prompt, Project, bool] | None:
     """One ranking of this rater's."""
     rows = await session.execute(
@@ -125,7 +126,7 @@ async def get_own_ranking(
         .join(Prompt, Prompt.id == Task.prompt_id)
         .join(Project, Project.id == Ranking.project_id)
         .outerjoin(Assignment, Assignment.id == Ranking.assignment_id)
-        .where(Ranking.rater_id == rater_id, Ranking.id == ranking_id)
+        .where(Ranking.rater_id == rater.id, Ranking.id == ranking_id, visible_to(rater))
     )
     return rows.one_or_none()
 
@@ -137,6 +138,18 @@ async def count_own_since(session: AsyncSession, rater_id: uuid.UUID, since: dat
             select(func.count())
             .select_from(Ranking)
             .where(Ranking.rater_id == rater_id, Ranking.created_at >= since)
+        )
+    ) or 0
+
+
+async def count_own_listed(session: AsyncSession, rater: User) -> int:
+    """How many of a rater's rankings are of projects that they see."""
+    return (
+        await session.scalar(
+            select(func.count())
+            .select_from(Ranking)
+            .join(Project, Project.id == Ranking.project_id)
+            .where(Ranking.rater_id == rater.id, visible_to(rater))
         )
     ) or 0
 
@@ -236,13 +249,12 @@ class ProjectWork(NamedTuple):
     held: bool
 
 
-async def list_projects_with_work(
-    session: AsyncSession, rater_id: uuid.UUID
-) -> Sequence[ProjectWork]:
-    """What there is to do for a rater in every project that is not paused.
+async def list_projects_with_work(session: AsyncSession, rater: User) -> Sequence[ProjectWork]:
+    """What there is to do for a rater in every project that they see and that is not paused.
 
     Counting stops at a thousand: a rater needs to know that there is plenty, not how much.
     """
+    rater_id = rater.id
     had = (
         select(Assignment.id)
         .where(
@@ -282,7 +294,9 @@ async def list_projects_with_work(
         .exists()
     )
     rows = await session.execute(
-        select(Project, left, own, held).where(Project.paused.is_(False)).order_by(Project.name)
+        select(Project, left, own, held)
+        .where(Project.paused.is_(False), visible_to(rater))
+        .order_by(Project.name)
     )
     return [ProjectWork(*row) for row in rows]
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db.types import uuid7
+from app.projects.queries import RATER_SEES_PROJECT
 from app.rating.judgement import compare
 from app.rating.schemas import KnownFlag, Scale
 
@@ -168,7 +169,7 @@ _REVISE = text(f"""
     {_COMPARE}
 """)
 
-_LOCK_OWN = text("""
+_LOCK_OWN = text(f"""
     SELECT ranking.id, ranking.presented, ranking.ranks, ranking.strength, ranking.axes,
            ranking.flags, ranking.rationale, ranking.rewrite,
            project.axes AS scales, project.flags AS known_flags,
@@ -179,7 +180,7 @@ _LOCK_OWN = text("""
     FROM rankings AS ranking
     JOIN projects AS project ON project.id = ranking.project_id
     JOIN assignments AS assignment ON assignment.id = ranking.assignment_id
-    WHERE ranking.id = :id AND ranking.rater_id = :rater_id
+    WHERE ranking.id = :id AND ranking.rater_id = :rater_id AND {RATER_SEES_PROJECT}
     FOR UPDATE OF ranking
 """)
 

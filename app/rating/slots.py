@@ -19,6 +19,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.projects.queries import RATER_SEES_PROJECT
 from app.rating.assignments import CANDIDATES
 
 
@@ -171,14 +172,14 @@ _RENEW = text(f"""
 
 # What a new lease is held against, a prefetched one is held against when its turn comes: a project that was
 # paused meanwhile, a test that has to be passed first, a task that asks fewer raters by now.
-_PROMOTE = text("""
+_PROMOTE = text(f"""
     UPDATE assignments
     SET prefetched = false, leased_at = statement_timestamp(),
         expires_at = statement_timestamp() + make_interval(secs => project.lease_seconds)
     FROM projects AS project, tasks AS task
     WHERE assignments.id = :id AND assignments.rater_id = :rater_id
       AND assignments.state = 'leased' AND assignments.prefetched
-      AND project.id = assignments.project_id AND NOT project.paused
+      AND project.id = assignments.project_id AND NOT project.paused AND {RATER_SEES_PROJECT}
       AND (project.qualification_tasks = 0
            OR EXISTS (SELECT FROM qualifications
                       WHERE project_id = project.id AND rater_id = :rater_id

@@ -62,7 +62,7 @@ _RAISE_OVERLAP = text("""
 
 # Open, given back, and every rater there is has had it: it would be open for ever.
 _SKIPPED_BY_ALL = """
-    SELECT task.id FROM tasks AS task
+    SELECT task.id FROM tasks AS task JOIN projects AS project ON project.id = task.project_id
     WHERE task.project_id = :project_id AND task.open_slots > 0 AND NOT task.gold
       AND task.retired_at IS NULL
       AND EXISTS (SELECT FROM assignments
@@ -70,6 +70,9 @@ _SKIPPED_BY_ALL = """
       AND NOT EXISTS (
           SELECT FROM users AS rater
           WHERE rater.role = 'rater' AND rater.kind = 'person' AND rater.disabled_at IS NULL
+            AND (NOT project.members_only
+                 OR EXISTS (SELECT FROM memberships AS member
+                            WHERE member.project_id = project.id AND member.user_id = rater.id))
             AND NOT EXISTS (SELECT FROM assignments AS had
                             WHERE had.task_id = task.id AND had.rater_id = rater.id
                               AND had.state <> 'expired'))

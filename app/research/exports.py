@@ -9,15 +9,15 @@ from typing import Annotated, TypedDict
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import FileResponse
 
-from app.accounts.guards import Exporter, Researcher, Session
-from app.accounts.models import Kind
+from app.accounts.guards import Exporter, Researcher, Session, start_over
+from app.accounts.models import Kind, User
 from app.datasets import queries, service
 from app.datasets.models import Export, ExportState
 from app.datasets.schemas import SPLITS, ExportIn
 from app.errors import InvalidInput, NotFound, PlackettError
 from app.projects.models import Project
-from app.projects.queries import get_project_by_id, list_projects
-from app.projects.service import get_project
+from app.projects.queries import get_project_by_id, list_projects_for
+from app.projects.service import get_project_for
 from app.web.errors import from_pydantic
 from app.web.markdown import View, view_texts
 from app.web.pages import PageNumber, PageOf, see_other
@@ -70,21 +70,22 @@ class ExportPage(PageContext):
 async def _exports_page(
     request: Request,
     session: Session,
+    viewer: User,
     *,
     page: int = 1,
     values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
-    rows = await queries.list_exports(session, limit=25, offset=(page - 1) * 25)
+    rows = await queries.list_exports(session, viewer, limit=25, offset=(page - 1) * 25)
     context = ExportsPage(
         title="Exports",
         exports=PageOf(
             [(export, project) for export, project in rows],
             page,
-            await queries.count_exports(session),
+            await queries.count_exports(session, viewer),
             25,
         ),
-        projects=await list_projects(session),
+        projects=await list_projects_for(session, viewer),
         kinds=KINDS,
         shares=SHARES,
         values=values or {},
@@ -95,10 +96,10 @@ async def _exports_page(
 
 @router.get("/research/exports")
 async def exports_page(
-    request: Request, session: Session, _: Researcher, page: PageNumber = 1
+    request: Request, session: Session, researcher: Researcher, page: PageNumber = 1
 ) -> Response:
     """The list."""
-    return await _exports_page(request, session, page=page)
+    return await _exports_page(request, session, researcher, page=page)
 
 
 @router.post("/research/exports")
@@ -132,11 +133,11 @@ async def create_from_form(
     }
     try:
         wanted = _from_form(values)
-        exported = await get_project(session, project)
+        exported = await get_project_for(session, researcher, project)
         export = await service.request_export(session, exported, wanted, actor=researcher.id)
     except PlackettError as error:
-        await session.rollback()
-        return await _exports_page(request, session, values=values, error=error)
+        await start_over(session, researcher)
+        return await _exports_page(request, session, researcher, values=values, error=error)
     await session.commit()
     return see_other(request, f"/research/exports/{export.id}")
 
@@ -180,10 +181,10 @@ def _from_form(values: ExportForm) -> ExportIn:
 
 @router.get("/research/exports/{export_id}")
 async def export_page(
-    request: Request, export_id: uuid.UUID, session: Session, _: Researcher
+    request: Request, export_id: uuid.UUID, session: Session, researcher: Researcher
 ) -> Response:
     """One export; while it is pending the page asks again."""
-    export = await service.get_export(session, export_id)
+    export = await service.get_export_for(session, researcher, export_id)
     sheet = None
     if export.state is ExportState.READY:
         with suppress(NotFound):
@@ -201,8 +202,10 @@ async def export_page(
 
 
 @router.get("/research/exports/{export_id}/files/{name}")
-async def download(export_id: uuid.UUID, name: str, session: Session, _: Exporter) -> FileResponse:
+async def download(
+    export_id: uuid.UUID, name: str, session: Session, exporter: Exporter
+) -> FileResponse:
     """A file, for a signed-in browser."""
-    export = await service.get_export(session, export_id)
+    export = await service.get_export_for(session, exporter, export_id)
     path = service.find_file(export, name)
     return FileResponse(path, filename=f"{export.name}-{name}")

@@ -9,16 +9,17 @@ from pathlib import Path
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from app.accounts.guards import Researcher, Session
+from app.accounts.guards import Researcher, Session, start_over
+from app.accounts.models import User
 from app.datasets.models import Export, ExportState
 from app.datasets.queries import list_exports
-from app.datasets.service import get_export
+from app.datasets.service import get_export, get_export_for
 from app.errors import NotFound, PlackettError
 from app.policies.models import Backend, Policy
-from app.policies.queries import get_policy_by_id, list_policies
+from app.policies.queries import get_policy_by_id, list_policies_for
 from app.projects.models import Project
-from app.projects.queries import get_project_by_id, list_projects
-from app.projects.service import get_project
+from app.projects.queries import get_project_by_id, list_projects_for
+from app.projects.service import get_project_for
 from app.training import queries, service
 from app.training.catalogue import Catalogue, CommonFlag, list_common_flags, list_stages
 from app.training.models import REWARD, CurveEntry, Run, RunState
@@ -75,27 +76,33 @@ class RunPage(PageContext):
 async def _runs_page(
     request: Request,
     session: Session,
+    viewer: User,
     *,
     page: int = 1,
     values: Mapping[str, str] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
     stages = await list_stages()
-    rows = await queries.list_runs(session, limit=25, offset=(page - 1) * 25)
-    exports = await list_exports(session, limit=100)
+    rows = await queries.list_runs(session, viewer, limit=25, offset=(page - 1) * 25)
+    exports = await list_exports(session, viewer, limit=100)
     context = RunsPage(
         title="Runs",
         runs=PageOf(
-            [(run, project) for run, project in rows], page, await queries.count_runs(session), 25
+            [(run, project) for run, project in rows],
+            page,
+            await queries.count_runs_for(session, viewer),
+            25,
         ),
-        projects=await list_projects(session),
+        projects=await list_projects_for(session, viewer),
         exports=[(export, each) for export, each in exports if export.state is ExportState.READY],
         policies=[
             policy
-            for policy in await list_policies(session)
+            for policy in await list_policies_for(session, viewer)
             if policy.backend is Backend.TRANSFORMERS and policy.retired_at is None
         ],
-        rewards=[(run, project) for run, project in await queries.list_reward_runs(session)],
+        rewards=[
+            (run, project) for run, project in await queries.list_reward_runs(session, viewer)
+        ],
         stages=stages,
         common_flags=list_common_flags(stages),
         need_reward=[stage.title for stage in stages.values() if REWARD in stage.needs],
@@ -108,17 +115,21 @@ async def _runs_page(
 
 @router.get("/research/runs")
 async def runs_page(
-    request: Request, session: Session, _: Researcher, page: PageNumber = 1, export: str = ""
+    request: Request,
+    session: Session,
+    researcher: Researcher,
+    page: PageNumber = 1,
+    export: str = "",
 ) -> Response:
     """The list; the form is filled in for an export that a link names."""
-    values = await _values_for(session, export) if export else None
-    return await _runs_page(request, session, page=page, values=values)
+    values = await _values_for(session, researcher, export) if export else None
+    return await _runs_page(request, session, researcher, page=page, values=values)
 
 
-async def _values_for(session: Session, export: str) -> dict[str, str]:
+async def _values_for(session: Session, viewer: User, export: str) -> dict[str, str]:
     """An export and its project, for the form. Raises NotFound."""
     try:
-        chosen = await get_export(session, uuid.UUID(export))
+        chosen = await get_export_for(session, viewer, uuid.UUID(export))
     except ValueError:
         raise NotFound("There is no such export", field="export") from None
     project = await get_project_by_id(session, chosen.project_id)
@@ -131,11 +142,13 @@ async def start_from_form(request: Request, session: Session, researcher: Resear
     form = {name: str(value) for name, value in (await request.form()).items()}
     try:
         wanted = _from_form(form, await list_stages())
-        project = await get_project(session, form.get("project", ""))
-        run = await service.start_run(session, project, wanted, actor=researcher.id)
+        project = await get_project_for(session, researcher, form.get("project", ""))
+        run = await service.start_run(
+            session, project, wanted, actor=researcher.id, viewer=researcher
+        )
     except PlackettError as error:
-        await session.rollback()
-        return await _runs_page(request, session, values=form, error=error)
+        await start_over(session, researcher)
+        return await _runs_page(request, session, researcher, values=form, error=error)
     await session.commit()
     return see_other(request, f"/research/runs/{run.id}")
 
@@ -173,10 +186,10 @@ def as_writer(writes: str) -> dict[str, bool]:
 
 @router.get("/research/runs/{run_id}")
 async def run_page(
-    request: Request, run_id: uuid.UUID, session: Session, _: Researcher
+    request: Request, run_id: uuid.UUID, session: Session, researcher: Researcher
 ) -> Response:
     """One run; while it is under way the page follows it."""
-    run = await service.get_run(session, run_id)
+    run = await service.get_run_for(session, researcher, run_id)
     context = RunPage(
         title=f"{run.title} run",
         run=run,
@@ -198,9 +211,9 @@ async def run_page(
 
 
 @router.get("/research/runs/{run_id}/report")
-async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Response:
+async def report_page(run_id: uuid.UUID, session: Session, researcher: Researcher) -> Response:
     """The trainer's own report, as it wrote it: shown apart, where it can reach nothing of ours."""
-    report = find_report(await service.get_run(session, run_id))
+    report = find_report(await service.get_run_for(session, researcher, run_id))
     if report is None:
         raise NotFound("The run has no report, or not on this machine", field="run")
     policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
@@ -209,10 +222,10 @@ async def report_page(run_id: uuid.UUID, session: Session, _: Researcher) -> Res
 
 @router.get("/research/runs/{run_id}/metrics")
 async def metrics_for_page(
-    run_id: uuid.UUID, session: Session, _: Researcher, after: LineNumber = -1
+    run_id: uuid.UUID, session: Session, researcher: Researcher, after: LineNumber = -1
 ) -> list[dict[str, object]]:
     """The metrics, for a signed-in browser's curves."""
-    run = await service.get_run(session, run_id)
+    run = await service.get_run_for(session, researcher, run_id)
     return [metric.data for metric in await service.list_metrics(session, run, after=after)]
 
 
@@ -221,7 +234,7 @@ async def cancel_from_form(
     request: Request, run_id: uuid.UUID, session: Session, researcher: Researcher
 ) -> Response:
     """Ask the run to stop."""
-    run = await service.get_run(session, run_id)
+    run = await service.get_run_for(session, researcher, run_id)
     await service.request_cancel(session, run, actor=researcher.id)
     await session.commit()
     return see_other(request, f"/research/runs/{run.id}", notice="The run has been told to stop.")

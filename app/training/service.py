@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.models import User
 from app.accounts.service import record
 from app.datasets.models import Export, ExportState
 from app.datasets.queries import find_newest_ready_export
@@ -14,10 +15,16 @@ from app.db.queue import defer
 from app.errors import Conflict, InvalidInput, NotFound
 from app.generation.service import enqueue_waiting
 from app.policies.models import Backend, Policy
-from app.policies.queries import find_policy, list_project_policies
+from app.policies.queries import find_policy, list_project_policies, sees_policy
 from app.policies.schemas import PolicyIn
-from app.policies.service import get_policy, register_policy, set_project_policies
+from app.policies.service import (
+    get_policy,
+    no_such_policy,
+    register_policy,
+    set_project_policies,
+)
 from app.projects.models import Project
+from app.projects.queries import sees_project
 from app.training import catalogue, queries
 from app.training.models import REWARD, Run, RunMetric, RunState
 from app.training.schemas import RunIn
@@ -30,9 +37,16 @@ ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
 async def start_run(
-    session: AsyncSession, project: Project, wanted: RunIn, *, actor: uuid.UUID | None
+    session: AsyncSession,
+    project: Project,
+    wanted: RunIn,
+    *,
+    actor: uuid.UUID | None,
+    viewer: User | None = None,
 ) -> Run:
     """A queued run, and the job that carries it out.
+
+    With a `viewer`, nothing goes into it that they do not see (without, whoever runs the machine asks).
 
     Raises NotFound or Conflict, naming what is missing: an export that is ready, a local policy to
     start from, a reward model to train against; InvalidInput for settings that the trainer refuses.
@@ -40,8 +54,8 @@ async def start_run(
     stage = await catalogue.get_stage(wanted.stage)
     flags = await catalogue.check_flags(wanted.stage, wanted.config)
     export = await _choose_export(session, project, wanted)
-    base = await _choose_base(session, project, wanted)
-    reward = await _choose_reward(session, project, wanted, stage)
+    base = await _choose_base(session, project, wanted, viewer)
+    reward = await _choose_reward(session, project, wanted, stage, viewer)
     run = Run(
         project_id=project.id,
         stage=wanted.stage,
@@ -88,9 +102,13 @@ async def _choose_export(session: AsyncSession, project: Project, wanted: RunIn)
     return export
 
 
-async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -> Policy:
+async def _choose_base(
+    session: AsyncSession, project: Project, wanted: RunIn, viewer: User | None
+) -> Policy:
     if wanted.policy is not None:
         policy = await get_policy(session, wanted.policy)
+        if viewer is not None and not await sees_policy(session, viewer, policy.id):
+            raise no_such_policy(wanted.policy)
         if policy.backend is not Backend.TRANSFORMERS:
             raise InvalidInput(
                 f"{policy.name!r} is not a local model; only those can be trained", field="policy"
@@ -104,7 +122,11 @@ async def _choose_base(session: AsyncSession, project: Project, wanted: RunIn) -
 
 
 async def _choose_reward(
-    session: AsyncSession, project: Project, wanted: RunIn, stage: catalogue.Stage
+    session: AsyncSession,
+    project: Project,
+    wanted: RunIn,
+    stage: catalogue.Stage,
+    viewer: User | None,
 ) -> Run | None:
     if REWARD not in stage.needs:
         if wanted.reward is not None:
@@ -115,7 +137,10 @@ async def _choose_reward(
         if reward is None:
             raise Conflict("The project has no reward model: train one first", field="reward")
         return reward
-    reward = await get_run(session, wanted.reward)
+    if viewer is None:
+        reward = await get_run(session, wanted.reward)
+    else:
+        reward = await get_run_for(session, viewer, wanted.reward)
     if not reward.makes_reward_model or reward.state is not RunState.SUCCEEDED:
         raise Conflict("That run is no reward model that succeeded", field="reward")
     return reward
@@ -125,6 +150,14 @@ async def get_run(session: AsyncSession, run_id: uuid.UUID) -> Run:
     """The run. Raises NotFound."""
     run = await session.get(Run, run_id)
     if run is None:
+        raise NotFound("There is no such run", field="run")
+    return run
+
+
+async def get_run_for(session: AsyncSession, viewer: User, run_id: uuid.UUID) -> Run:
+    """The run, for somebody who sees its project. Raises NotFound."""
+    run = await get_run(session, run_id)
+    if not await sees_project(session, viewer, run.project_id):
         raise NotFound("There is no such run", field="run")
     return run
 
@@ -167,6 +200,7 @@ async def register_result(session: AsyncSession, run: Run, model: Path) -> Polic
         ),
         parent=base,
         run_id=run.id,
+        project=project,
         actor=run.created_by,
     )
     run.policy_id = policy.id

@@ -55,6 +55,7 @@ def name_field(field: str) -> str:
         "base_url": "The server's address",
         "api_key_variable": "The key's variable",
         "split": "The shares",
+        "addresses": "The addresses",
         "min_rankings": "The number of rankings that a prompt must have",
         "lr": "The learning rate (lr)",
     }

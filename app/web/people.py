@@ -21,6 +21,12 @@ class Person(Protocol):
     def via(self) -> Literal["session", "token"]: ...
 
 
+def is_admin(request: Request) -> bool:
+    """Whether an admin asks: what others may not do is left out of their pages."""
+    person = get_person(request)
+    return person is not None and person.role == "admin"
+
+
 def get_person(request: Request) -> Person | None:
     """The person behind the request, or None."""
     person: Person | None = getattr(request.state, "person", None)

@@ -179,11 +179,13 @@ async def test_the_counts_come_alone_when_htmx_asks(
     assert re.search(r"Ready to rate</dt>\s*<dd>2</dd>", counts.text)
 
 
-async def test_only_admins_come_in(
+async def test_researchers_read_and_only_admins_change(
     client: httpx.AsyncClient, session: AsyncSession, address: str
 ) -> None:
     for role in (Role.RATER, Role.RESEARCHER):
         headers = await bearer(session, await create_user(session, role))
-        for path in ("", "/prompts", f"/prompts/{uuid.uuid4()}"):
-            assert (await client.get(address + path, headers=headers)).status_code == 403
+        reads = role is Role.RESEARCHER
+        for path, found in (("", 200), ("/prompts", 200), (f"/prompts/{uuid.uuid4()}", 404)):
+            expected = found if reads else 403
+            assert (await client.get(address + path, headers=headers)).status_code == expected
         assert (await upload(client, address, headers, "a.jsonl", b"{}")).status_code == 403

@@ -296,3 +296,26 @@ def test_of_imported_rankings_a_migration_makes_nothing_up(engine: Engine) -> No
 def test_the_queues_own_tables_are_not_ours_to_compare() -> None:
     assert not is_ours(None, "procrastinate_jobs", "table", False, None)
     assert is_ours(None, "rankings", "table", False, None)
+
+
+def test_whoever_saw_a_project_is_its_member_and_a_closed_one_is_paused_on_the_way_back(
+    engine: Engine,
+) -> None:
+    step(engine, command.upgrade, "0012")
+    with engine.connect() as connection:
+        fill(connection)
+    run(
+        engine,
+        "INSERT INTO users (id, email, role, kind) VALUES "
+        "(gen_random_uuid(), 'b', 'researcher', 'person'), (gen_random_uuid(), 'c', 'rater', 'ai')",
+    )
+    run(engine, "UPDATE policies SET run_id = (SELECT id FROM runs)")
+    step(engine, command.upgrade, "0013")
+    people = "SELECT email FROM memberships JOIN users ON users.id = user_id ORDER BY email"
+    assert run(engine, people) == [("b",), ("word",)]
+    assert run(engine, "SELECT members_only, paused FROM projects") == [(False, False)]
+    made = "SELECT policies.project_id = projects.id FROM policies, projects"
+    assert run(engine, made) == [(True,)]
+    run(engine, "UPDATE projects SET members_only = true")
+    step(engine, command.downgrade, "0012")
+    assert run(engine, "SELECT paused FROM projects") == [(True,)]
