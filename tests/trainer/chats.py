@@ -172,6 +172,14 @@ QWEN_3 = (
     "{%- endfor %}\n"
     "{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n"
 )
+# Tokens that steer stand before an answer, which the policy writes; only a last answer ends the turn.
+HARMONY = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% if m['role'] == 'assistant' %}"
+    "{{ '<|start_header_id|>final<|end_header_id|>' + m['content'] }}"
+    "{{ '<|eot_id|>' if loop.last else '<|end|>' }}{% else %}"
+    "{{ '<|end_header_id|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
 # Turns that end in plain text, and no token.
 ALPACA = (
     "{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% endfor %}"
@@ -240,6 +248,9 @@ def chats() -> dict[str, Chat]:
         "llama-2": Chat(pieces, LLAMA_2, "</s>", "<s>"),
         "zephyr": Chat(pieces, ZEPHYR, "</s>", "<s>"),
         "qwen-3": Chat(bytes_, QWEN_3, "<|im_end|>"),
+        # It knows no open answer: a policy writes the turn's head itself.
+        "headless": Chat(bytes_, CHATML.partition("{% if add")[0], "<|im_end|>"),
+        "harmony": Chat(bytes_, HARMONY, "<|eot_id|>"),
         "alpaca": Chat(bytes_, ALPACA, "<eos>"),
         "tools": Chat(bytes_, TOOLS, "<|im_end|>"),
         "generation": Chat(bytes_, GENERATION, "<|im_end|>"),

@@ -194,7 +194,8 @@ def test_what_people_spell_steers_nothing(name: str, folder: Path) -> None:
             [*innocent, {"role": "user", "content": "x"}], "y"
         )
         assert steers(prompt) == steers(expected)
-        assert steers(response) == steers(expected_response) == [encoder.end]
+        assert steers(response) == steers(expected_response)
+        assert steers(response)[-1] == encoder.end
         assert decode_responses(tokenizer, [response[:-1]]) == [answer]
         # The card's way of reading them gives the same tokens.
         turns = answered([*before, {"role": "user", "content": spelt}], answer)
