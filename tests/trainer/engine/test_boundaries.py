@@ -113,6 +113,17 @@ def test_what_is_trained_is_what_plain_transformers_reads_of_the_saved_folder(
     assert again.chat_template == tokenizer.chat_template, "what is fitted once is fitted"
 
 
+@pytest.mark.parametrize("name", ["plain", "plain-bos", "plain-pieces", "plain-silent"])
+def test_no_space_of_the_plain_template_is_part_of_an_answer(name: str, folder: Path) -> None:
+    """And nothing stands behind its end: an answer's tokens are its own text's, and the end."""
+    tokenizer, plain = load(name, folder)
+    before = plain("\n", add_special_tokens=False)["input_ids"]
+    for text in ("the sun", "42", "- one", "é"):
+        _, response = Encoder(tokenizer, 200).pair([{"role": "user", "content": "tell me"}], text)
+        alone = plain(f"\n{text}", add_special_tokens=False)["input_ids"]
+        assert response == [*alone[len(before) :], tokenizer.eos_token_id]
+
+
 @CHATS
 def test_only_the_end_of_a_last_answer_changes_in_a_template(name: str, folder: Path) -> None:
     """And a BOS is put where the tokenizer puts one, and the template does not."""
@@ -384,6 +395,20 @@ def test_a_prompt_that_is_cut_keeps_its_bos(folder: Path) -> None:
 
 
 # --- templates that cannot be fitted
+
+
+def test_what_a_template_drops_is_learnt_all_the_same(tmp_path: Path) -> None:
+    """Thoughts are left out of finished answers: of one that is to be imitated nothing may be."""
+    tokenizer = byte_level()
+    tokenizer.chat_template = DEEPSEEK.replace("<think>\n", "")
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path))
+    encoder = Encoder(loaded, 200)
+    asked = [{"role": "user", "content": "tell me"}]
+    _, response = encoder.pair(asked, "<think>why</think>the sun")
+    assert tokenizer.decode(response) == "<think>why</think>the sun<eos>"
+    assert encoder.cut == {"response that the chat template writes otherwise": 1}
+    assert plain_is_right(loaded), "of answers without a thought"
 
 
 def test_a_template_that_opens_otherwise_than_it_ends_is_left_and_told(tmp_path: Path) -> None:
