@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.boundaries import BOUNDARIES
+from tests.mutants.distributed import DISTRIBUTED
 from tests.mutants.inside import Outcome
 from tests.mutants.mutant import CHECKOUT, Mutant, copy_trainer
 from tests.mutants.on_policy import ON_POLICY
 from tests.mutants.supervised import SUPERVISED
 from tests.mutants.ties import TIES
 
-MUTANTS = [*BOUNDARIES, *ON_POLICY, *SUPERVISED, *TIES]
+MUTANTS = [*BOUNDARIES, *DISTRIBUTED, *ON_POLICY, *SUPERVISED, *TIES]
 # A test that notices says so by an assertion, or the trainer stops itself with its reason. Any other
 # exception would mean that the mutant is no program at all.
 NOTICED = ("AssertionError", "Failed", "TrainerError")

@@ -30,7 +30,7 @@ def prepare_model(
     """
     if config.dtype != "float32":
         model.compute_dtype = getattr(torch, config.dtype)
-    elif onednn:
+    elif onednn and processes.device.type == "cpu":  # it may be on its way to another
         use_onednn_linear(model)
     if trainable:
         add_adapters_if_asked(model, config)

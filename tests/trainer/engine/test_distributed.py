@@ -1,6 +1,7 @@
 """Several processes train as one does: the same losses, the same weights, one run directory; or they are
 refused at the start, in one line."""
 
+import dataclasses
 import json
 import os
 import random
@@ -16,7 +17,9 @@ import torch
 
 from tests.trainer.conftest import make_tiny_model, write_rankings
 from tests.trainer.processes import CHECKOUT, Group, make_run
+from trainer import ppo
 from trainer.engine.distributed import Processes
+from trainer.settings.ppo import PPOConfig
 
 Rows = list[dict[str, Any]]
 # What says how fast a run was, or how it was laid out.
@@ -233,6 +236,30 @@ def test_a_micro_batch_changes_no_figure(files: dict[str, str], tmp_path: Path) 
     train(words, tmp_path / "whole")
     train([*words, "--micro-batch", "1"], tmp_path / "small")
     check_same(tmp_path / "whole", tmp_path / "small", steps=1)
+
+
+def test_the_ratios_variance_is_over_all_tokens(files: dict[str, str], tmp_path: Path) -> None:
+    """Two rows of ratios 1 + e and 1 - e vary, though neither does in itself; a common factor does not."""
+    config = PPOConfig(
+        data="", model=files["model"], reward=files["reward"], out="", batch_size=2, minibatches=1,
+        ppo_epochs=1, response_length=4, max_length=64, micro_batch=1, lr=1e-9, device="cpu",
+    )  # fmt: skip
+    trainer = ppo.PPOTrainer(config, Processes(torch.device("cpu")))
+    prompts = [[{"role": "user", "content": f"tell me story {word}"}] for word in ("cat", "dog")]
+    experience = trainer.collect(prompts)
+    lengths = experience.rollout.response_mask.sum(-1, keepdim=True)
+    for shifts in ([0.1, -0.1], [0.2, 0.2]):
+        ratios = (
+            torch.tensor(shifts)[:, None]
+            .exp()
+            .expand(-1, 4)[torch.arange(4).expand(2, -1) < lengths]
+        )
+        moved = dataclasses.replace(
+            experience, logprobs=experience.logprobs - torch.tensor(shifts)[:, None]
+        )
+        figures = trainer.minibatch_step(moved, torch.arange(2))
+        assert figures["ratio"] == pytest.approx(float(ratios.mean()), abs=1e-5)
+        assert figures["ratio_var"] == pytest.approx(float(ratios.var(correction=0)), abs=1e-5)
 
 
 # --- memory, and failures
