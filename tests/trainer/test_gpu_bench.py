@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench import gpu, gpu_parts
-from bench.gpu import Part
-from bench.gpu_parts import SHAPES, STAGES, forward_flops, peak_of, step_flops
+from simulation.gpu import budget, parts, sizes
+from simulation.gpu.budget import Part
+from simulation.gpu.parts import STAGES
+from simulation.gpu.sizes import SHAPES, forward_flops, peak_of, step_flops
 
 CPU = "cpu"
 
@@ -21,7 +22,7 @@ CPU = "cpu"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("gpu")
-    gpu_parts.make_models("tiny", made, torch.device(CPU))
+    sizes.make_models("tiny", made, torch.device(CPU))
     return made
 
 
@@ -29,7 +30,7 @@ def run(part: str, folder: Path, seconds: float = 60) -> list[dict[str, Any]]:
     """All that a part tells."""
     said: list[dict[str, Any]] = []
     job = {"part": part, "size": "tiny", "folder": str(folder), "device": CPU, "seconds": seconds}
-    gpu_parts.run_part(job | {"dtype": "float32"}, lambda found: said.append(dict(found)))
+    parts.run_part(job | {"dtype": "float32"}, lambda found: said.append(dict(found)))
     json.dumps(said, allow_nan=False)
     return said
 
@@ -83,7 +84,7 @@ def test_identities_hold_and_are_compared_with_the_cpu(folder: Path) -> None:
     assert found["identities"] == pytest.approx(
         {"dpo_loss_less_ln2": 0, "dpo_margin": 0, "ppo_kl": 0}, abs=1e-6
     )
-    assert gpu_parts.compare({"cpu": {"loss": 2.0}, "device": {"loss": 2.1}}, ("loss",))[
+    assert parts.compare({"cpu": {"loss": 2.0}, "device": {"loss": 2.1}}, ("loss",))[
         "difference"
     ] == pytest.approx(0.05)
 
@@ -142,7 +143,7 @@ def test_a_part_that_hangs_or_fails_keeps_what_it_had_and_the_rest_goes_on() -> 
     }
     kept: dict[str, list[dict[str, Any]]] = {name: [] for name in codes}
     for name, code in codes.items():
-        gpu.watch(python(code), 2.0, lambda found, name=name: kept[name].append(dict(found)))  # type: ignore[misc]
+        budget.watch(python(code), 2.0, lambda found, name=name: kept[name].append(dict(found)))  # type: ignore[misc]
     assert {name: told[0]["steps"] for name, told in kept.items()} == {
         "hangs": 1, "fails": 2, "speaks": 3,
     }  # fmt: skip
@@ -155,14 +156,14 @@ def test_a_part_that_hangs_or_fails_keeps_what_it_had_and_the_rest_goes_on() -> 
 def test_no_part_begins_when_the_time_is_up_and_each_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gpu, "LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(budget, "LEAST_SECONDS", 0.5)
     found: dict[str, dict[str, Any]] = {}
-    parts = [Part("first", "", 1), Part("second", "", 1), Part("third", "", 1)]
+    three = [Part("first", "", 1), Part("second", "", 1), Part("third", "", 1)]
     started = time.monotonic()
-    gpu.run_parts(
-        parts,
+    budget.run_parts(
+        three,
         lambda part, seconds: python("import time; time.sleep(9)"),
-        (gpu.SPARE_SECONDS + 1.2) / 60,
+        (budget.SPARE_SECONDS + 1.2) / 60,
         lambda part, said: found.update({part.name: said}),
     )
     assert time.monotonic() - started < 4
@@ -172,9 +173,9 @@ def test_no_part_begins_when_the_time_is_up_and_each_is_recorded(
 
 
 def test_the_plan_has_every_stage_of_every_size_within_nine_minutes() -> None:
-    parts = gpu.plan(["0.1B", "1B"], "0.1B")
-    assert parts[1].name == "identities"
-    assert {(each.name, each.size) for each in parts} >= {
+    planned = budget.plan(["0.1B", "1B"], "0.1B")
+    assert planned[1].name == "identities"
+    assert {(each.name, each.size) for each in planned} >= {
         (stage, size) for stage in STAGES for size in ("0.1B", "1B")
     }
 
@@ -183,7 +184,7 @@ def test_the_plan_has_every_stage_of_every_size_within_nine_minutes() -> None:
 def test_the_command_writes_what_it_prints(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     done = subprocess.run(
-        [sys.executable, str(gpu.HERE / "gpu.py"), "--device", "cuda", "--minutes", "0.5",
+        [sys.executable, str(budget.CHECKOUT / "bench" / "gpu.py"), "--device", "cuda", "--minutes", "0.5",
          "--sizes", "", "--exact-size", "tiny", "--out", str(out)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

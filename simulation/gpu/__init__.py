@@ -1,0 +1,1 @@
+"""What bench/gpu.py does on a GPU, and the tests small on a CPU."""
