@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": whole.serve,
     "worker": whole.worker,
     "migrate": whole.migrate,
-    "import": intake.import_file,
+    "import": intake.import_files,
     "export": datasets.export,
 }
 # (name, help, its commands)

@@ -34,8 +34,8 @@ from app.projects import service as projects
 from app.projects.models import Project
 from app.projects.queries import find_project
 from app.projects.schemas import ProjectIn
-from app.prompts.files import read_file
 from app.prompts.limits import Limits
+from app.prompts.reading import Reading, read_file
 from app.settings import CHECKOUT, Settings
 
 SLUG = "stories"
@@ -177,7 +177,7 @@ async def _prepare(
             await import_prompts(
                 session,
                 project,
-                read_file(teller / "prompts.jsonl", Limits.of(settings)),
+                read_file(teller / "prompts.jsonl", Reading(limits=Limits.of(settings))),
                 source="demo",
                 actor=people[Role.ADMIN].id,
             )

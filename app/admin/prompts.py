@@ -16,9 +16,11 @@ from app.projects import service as projects
 from app.projects.models import Project
 from app.prompts import queries as prompt_queries
 from app.prompts import service as prompts
-from app.prompts.files import read_stream
+from app.prompts.layout import Layout
+from app.prompts.layouts import LAYOUTS
 from app.prompts.limits import Limits
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
+from app.prompts.reading import Reading, count_like, read_stream
 from app.prompts.schemas import ImportReport
 from app.rating import queries, upkeep
 from app.rating.models import Ranking
@@ -42,6 +44,13 @@ class PromptsPage(ProjectPage):
     states: Sequence[PromptState]
     words: str
     report: ImportReport | None = None
+    # The layouts that an upload may have.
+    layouts: Sequence[Layout] = tuple(LAYOUTS.values())
+
+    @property
+    def wrong(self) -> Sequence[tuple[str, str, list[int]]]:
+        """Rows that were not imported, those with the same fault together: (field, message, lines)."""
+        return count_like(self.report.rejected) if self.report else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +119,26 @@ async def prompts_page(
 
 @router.post("/admin/projects/{slug}/prompts")
 async def upload(
-    request: Request, slug: str, session: Session, admin: Admin, file: UploadFile
+    request: Request,
+    slug: str,
+    session: Session,
+    admin: Admin,
+    file: UploadFile,
+    layout: Annotated[str, Form(max_length=64)] = "",
+    keep_extra: Annotated[bool, Form()] = False,
 ) -> Response:
     """Import a file, and say what became of each row."""
     settings: Settings = request.app.state.settings
     project = await projects.get_project_for(session, admin, slug)
     name = file.filename or "upload.jsonl"
     try:
-        # A large file takes seconds to check; other requests go on meanwhile.
-        rows = await asyncio.to_thread(
-            lambda: list(read_stream(file.file, name, Limits.of(settings, upload=True)))
+        reading = Reading(
+            limits=Limits.of(settings, upload=True), layout=layout or None, keep_extra=keep_extra
         )
+        # A large file takes seconds to check; other requests go on meanwhile.
+        rows = await asyncio.to_thread(lambda: list(read_stream(file.file, name, reading)))
         report = await import_prompts(session, project, rows, source=name, actor=admin.id)
+        report.notes = reading.notes or None
     except PlackettError as error:
         await start_over(session, admin)
         project = await projects.get_project_for(session, admin, slug)

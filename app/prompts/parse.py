@@ -16,6 +16,9 @@ from app.prompts.limits import DEEPEST, METADATA_BYTES, MOST_MESSAGES
 from app.prompts.transcripts import split_pair
 
 ROLES = ("system", "user", "assistant")
+# What OpenAI's API has called system since 2024.
+OTHER_ROLES = {"developer": "system"}
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 # What goes with a rater's ranks alone.
 OF_A_RANKING = (
     *("keep_gaps", "presented", "blind", "seconds", "at"),
@@ -144,11 +147,10 @@ def parse_row(row: object, line: int, *, max_bytes: int) -> PromptRow:
     """One row of the import format. Raises FieldError."""
     if not isinstance(row, dict):
         raise FieldError("line", "must be a JSON object")
-    if "turns" in row:
-        row = _question(row)
     unknown = sorted(set(row) - FIELDS)
     if unknown:
-        raise FieldError(unknown[0], "is not a field of the import format")
+        more = f" (nor is {', '.join(map(_plain, unknown[1:]))})" if unknown[1:] else ""
+        raise FieldError(unknown[0], f"is not a field of the import format{more}")
     row = {name: value for name, value in row.items() if value is not None}
     common: Common = {
         "line": line,
@@ -167,18 +169,6 @@ def parse_row(row: object, line: int, *, max_bytes: int) -> PromptRow:
     return PromptRow(messages=messages, candidates=candidates, **ranking, **common)
 
 
-def _question(row: Row) -> Row:
-    """FastChat's `{question_id, category, turns}`: the first turn asks; the rest is kept as metadata."""
-    unknown = sorted(set(row) - {"question_id", "category", "turns", "reference"})
-    if unknown:
-        raise FieldError(unknown[0], "does not go together with turns")
-    turns = row["turns"]
-    if not isinstance(turns, list) or not turns:
-        raise FieldError("turns", "must be a list of at least one question")
-    kept = {name: value for name, value in row.items() if name != "question_id"}
-    return {"id": row.get("question_id"), "prompt": turns[0], "metadata": kept}
-
-
 def _ranking(row: Row, count: int, max_bytes: int) -> Ranks:
     gold = row.get("gold", False)
     if not isinstance(gold, bool):
@@ -186,9 +176,7 @@ def _ranking(row: Row, count: int, max_bytes: int) -> Ranks:
     for name in OF_A_RANKING:
         if name in row and (gold or "ranks" not in row):
             raise FieldError(name, "is only for a rater's ranks")
-    rater = row.get("rater")
-    if rater is not None:
-        rater = _text("rater", rater, 200)
+    rater = None if row.get("rater") is None else _name("rater", row["rater"])
     if "ranks" not in row:
         if gold:
             raise FieldError("ranks", "a gold row needs the right ranks")
@@ -198,14 +186,13 @@ def _ranking(row: Row, count: int, max_bytes: int) -> Ranks:
     ranks = row["ranks"]
     if not isinstance(ranks, list) or len(ranks) != count or count == 0:
         raise FieldError("ranks", f"must be a list as long as candidates ({count})")
-    for index, rank in enumerate(ranks):
-        _integer(f"ranks.{index}", rank, 1, count)
+    ranks = [_integer(f"ranks.{index}", rank, 1, count) for index, rank in enumerate(ranks)]
     if min(ranks) != 1:
         raise FieldError("ranks", "no candidate has rank 1, the best")
     if not gold and rater is None:
         raise FieldError("rater", "ranks need a rater, or gold: true")
     return {
-        "ranks": list(ranks),
+        "ranks": ranks,
         "gold": gold,
         "rater": None if gold else rater,
         **_provenance(row, count, max_bytes),
@@ -299,23 +286,24 @@ def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
     for name in ("candidates", "ranks", "gold", "keep_gaps"):
         if name in row:
             raise FieldError(name, "does not go together with chosen and rejected")
-    rater = _text("rater", row.get("rater", DEFAULT_RATER), 200)
+    rater = _name("rater", row.get("rater", DEFAULT_RATER))
     fields = common.copy()
-    if "prompt" in row:
-        messages = _messages("prompt", row["prompt"], max_bytes)
+    prompt, both = row.get("prompt"), (row["chosen"], row["rejected"])
+    early = False
+    if isinstance(prompt, str) and prompt.startswith(HUMAN):
+        messages, texts, early = _continued(prompt, *both, max_bytes)
+    elif prompt is not None and not _are_conversations(both):
+        messages = _messages("prompt", prompt, max_bytes)
         _ends_with_user("prompt", messages)
         texts = [_response(name, row[name], max_bytes) for name in ("chosen", "rejected")]
-    elif isinstance(row["chosen"], str) and isinstance(row["rejected"], str):
-        for name in ("chosen", "rejected"):
-            _text(name, row[name], max_bytes, empty=True)
-        try:
-            messages, *texts, early = split_pair(row["chosen"], row["rejected"])
-        except InvalidInput as error:
-            raise FieldError("chosen", error.message) from None
-        if early:
-            fields["metadata"] = {**common["metadata"], "parts_early": True}
+    elif all(isinstance(each, str) for each in both):
+        messages, texts, early = _transcripts("chosen", *both, max_bytes)
     else:
         messages, texts = _common_messages(row, max_bytes)
+        if prompt is not None:
+            _same_prompt(_messages("prompt", prompt, max_bytes), messages)
+    if early:
+        fields["metadata"] = {**common["metadata"], "parts_early": True}
     return PromptRow(
         messages=messages,
         candidates=[CandidateRow(text) for text in texts],
@@ -324,6 +312,48 @@ def _pair(row: Row, common: Common, max_bytes: int) -> PromptRow:
         **_provenance(row, 2, max_bytes),
         **fields,
     )
+
+
+def _are_conversations(both: tuple[object, object]) -> bool:
+    """Whether both are whole conversations: the prompt and a response to it."""
+    return all(isinstance(each, list) and len(each) > 1 for each in both)
+
+
+def _transcripts(
+    name: str, chosen: object, rejected: object, max_bytes: int
+) -> tuple[list[dict[str, str]], list[str], bool]:
+    """Two of Anthropic's transcripts: (messages, texts, whether they part early)."""
+    one, other = (
+        _text(each, value, max_bytes, empty=True)
+        for each, value in (("chosen", chosen), ("rejected", rejected))
+    )
+    try:
+        messages, *texts, early = split_pair(one, other)
+    except InvalidInput as error:
+        raise FieldError(name, error.message) from None
+    return messages, texts, early
+
+
+def _continued(
+    prompt: str, chosen: object, rejected: object, max_bytes: int
+) -> tuple[list[dict[str, str]], list[str], bool]:
+    """A prompt with the markers of a transcript, which both responses go on from."""
+    if not prompt.rstrip(" ").endswith(ASSISTANT):
+        raise FieldError("prompt", "is a transcript that does not end with its marker 'Assistant:'")
+    opening = prompt.rstrip(" ")
+
+    def whole(name: str, value: object) -> str:
+        text = _text(name, value, max_bytes, empty=True)
+        # The space behind a marker is the format's, on whichever side it stands.
+        return f"{opening} {text.removeprefix(' ') if prompt == opening else text}"
+
+    return _transcripts("prompt", whole("chosen", chosen), whole("rejected", rejected), max_bytes)
+
+
+def _same_prompt(given: list[dict[str, str]], shared: list[dict[str, str]]) -> None:
+    """A prompt beside two whole conversations is what they share, or its last turn."""
+    if given != shared and given != shared[-1:]:
+        raise FieldError("prompt", "is not what chosen and rejected begin with")
 
 
 def _common_messages(row: Row, max_bytes: int) -> tuple[list[dict[str, str]], list[str]]:
@@ -358,16 +388,37 @@ def _messages(name: str, value: object, max_bytes: int) -> list[dict[str, str]]:
     total = 0
     for index, message in enumerate(value):
         where = f"{name}.{index}"
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+        if not isinstance(message, dict):
             raise FieldError(where, "must be an object with role and content")
-        if message["role"] not in ROLES:
+        # What libraries write beside the two, and leave empty: a name, tool calls, a refusal.
+        known = {key for key, given in message.items() if given is not None and given != []}
+        if known != {"role", "content"}:
+            raise FieldError(where, "must be an object with role and content")
+        role = message["role"]
+        role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
+        if role not in ROLES:
             raise FieldError(f"{where}.role", f"must be one of {', '.join(ROLES)}")
-        content = _text(f"{where}.content", message["content"], max_bytes, empty=True)
+        content = _joined(f"{where}.content", message["content"])
+        content = _text(f"{where}.content", content, max_bytes, empty=True)
         total += len(content.encode())
-        messages.append({"role": message["role"], "content": content})
+        messages.append({"role": role, "content": content})
     if total > max_bytes:
         raise FieldError(name, f"is larger than {max_bytes:,} bytes")
     return messages
+
+
+def _joined(name: str, content: object) -> object:
+    """A message's content in parts as one text, a line for each. Raises FieldError for other kinds."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for index, part in enumerate(content):
+        kind = part.get("type", "text") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            told = f"a part of type {_plain(kind)}" if kind else "what is no part"
+            raise FieldError(f"{name}.{index}", f"is {told}; only text can be rated here")
+        texts.append(part["text"])
+    return "\n".join(texts)
 
 
 def _ends_with_user(name: str, messages: list[dict[str, str]]) -> None:
@@ -385,15 +436,16 @@ def _candidates(value: object, max_bytes: int) -> list[CandidateRow]:
     candidates = []
     for index, item in enumerate(value):
         where = f"candidates.{index}"
+        # A model may have answered nothing: that is an answer, and can be ranked.
         if isinstance(item, str):
-            candidates.append(CandidateRow(_text(where, item, max_bytes)))
+            candidates.append(CandidateRow(_text(where, item, max_bytes, empty=True)))
             continue
         if not isinstance(item, dict) or "text" not in item or set(item) - {"text", "policy"}:
             raise FieldError(where, "must be a string or an object with text and policy")
         policy = item.get("policy")
         candidates.append(
             CandidateRow(
-                _text(f"{where}.text", item["text"], max_bytes),
+                _text(f"{where}.text", item["text"], max_bytes, empty=True),
                 None if policy is None else _text(f"{where}.policy", policy, 200),
             )
         )
@@ -417,14 +469,21 @@ def _text(name: str, value: object, max_bytes: int, *, empty: bool = False) -> s
 
 
 def _external_id(value: object) -> str | None:
-    if value is None:
-        return None
+    return None if value is None else _name("id", value)
+
+
+def _name(name: str, value: object) -> str:
+    """A name, which may be a number: 17, or 17.0 where a table had gaps in its column."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    return _text("id", value, 200)
+    return _text(name, value, 200)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError(name, "must be a whole number")
     if not low <= value <= high:

@@ -18,3 +18,5 @@ class ImportReport(BaseModel):
     # Rows whose id was there already: left as they were.
     duplicates: int = 0
     rejected: list[RowErrorOut] = []
+    # What the file was read as, where that had to be recognised.
+    notes: list[str] | None = None

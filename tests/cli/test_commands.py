@@ -72,8 +72,20 @@ def test_from_nothing_to_an_export(plackett: Shell, tmp_path: Path) -> None:
         "accepted": 20, "duplicates": 0, "rejected": []
     }  # fmt: skip
     assert plackett.json("import", "p", str(file))["duplicates"] == 20
+    folder = tmp_path / "public"
+    folder.mkdir()
+    (folder / "a.csv").write_text("history;human_ref_A;human_ref_B;labels;mood\nQ;x;y;1;fine\n")
+    (folder / "notes.txt").write_text("none of ours")
+    assert "mood" in failure(plackett("import", "p", str(folder)))
+    keep = ("import", "p", str(folder), "--extra", "keep")
+    told = plackett(*keep, "--dry-run")
+    assert "read as SHP" in told.stdout
+    assert "1 rows could be imported, 1 of them with ranks; 0 could not" in told.stdout
+    report = plackett.json(*keep)
+    assert report["accepted"] == 1
+    assert report["notes"] == ["read with semicolons between its cells", "read as SHP"]
     manifest = plackett.json("export", "p", "--out", str(tmp_path / "out"), "--name", "first")
-    assert sum(part["comparisons"] for part in manifest["counts"].values()) == 20
+    assert sum(part["comparisons"] for part in manifest["counts"].values()) == 21
     assert manifest["guideline_version"] == 1
     assert "not empty" in failure(plackett("export", "p", "--out", str(tmp_path / "out")))
 

@@ -21,9 +21,9 @@ from app.db.engine import SessionMaker, create_engine, create_sessions
 from app.errors import Conflict
 from app.intake.service import import_prompts
 from app.projects.models import Project
-from app.prompts.files import read_file
 from app.prompts.limits import Limits
 from app.prompts.parse import parse_row
+from app.prompts.reading import Reading, read_file
 from app.rating import assign
 from app.rating.schemas import RankingIn
 from app.rating.submit import submit_ranking
@@ -169,7 +169,7 @@ async def test_the_real_pairs_export_to_the_same_transcripts(
     source.write_bytes(b"\n".join(plain))
     async with sessions() as session:
         project = await create_project(session)
-        rows = list(read_file(source, Limits(text_bytes=256 * 1024)))
+        rows = list(read_file(source, Reading(limits=Limits(text_bytes=256 * 1024))))
         report = await import_prompts(session, project, rows, source="hh", actor=None)
         await session.commit()
     assert (report.accepted, report.rejected) == (len(plain), [])

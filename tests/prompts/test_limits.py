@@ -16,9 +16,9 @@ import pytest
 
 from app.errors import InvalidInput, TooLarge
 from app.prompts import limits as bounds
-from app.prompts.files import read_file, read_stream
 from app.prompts.limits import Limits
 from app.prompts.parse import FieldError, PromptRow, RowError, parse_row
+from app.prompts.reading import Reading, read_file, read_stream
 from app.settings import CHECKOUT, Settings
 
 SMALL = Limits(text_bytes=1000, file_bytes=100_000, whole_bytes=50_000, rows=100)
@@ -97,7 +97,7 @@ def test_what_holds_too_much_is_refused_with_the_bound(tmp_path: Path, what: str
     name, make, said = TOO_MUCH[what]
     (tmp_path / name).write_bytes(make())
     with pytest.raises(InvalidInput, match=said) as caught:
-        list(read_file(tmp_path / name, SMALL))
+        list(read_file(tmp_path / name, Reading(limits=SMALL)))
     assert caught.value.field == str(tmp_path / name)
 
 
@@ -119,7 +119,7 @@ def test_what_a_row_may_hold(row: dict[str, Any], said: str) -> None:
 
 def test_json_without_end_is_a_wrong_row() -> None:
     deep = b'{"prompt": "p", "metadata": ' + b'{"a": ' * 5000 + b"1" + b"}" * 5000 + b"}"
-    (row,) = read_stream(io.BytesIO(deep), "a.jsonl", Limits(text_bytes=100_000))
+    (row,) = read_stream(io.BytesIO(deep), "a.jsonl", Reading(limits=Limits(text_bytes=100_000)))
     assert isinstance(row, RowError)
     assert "nested" in row.message
 
@@ -132,7 +132,7 @@ def test_a_parquet_bomb_is_read_a_few_rows_at_a_time() -> None:
     read = 0
     tracemalloc.start()
     with pytest.raises(TooLarge, match="unpacks to more than 293,601,280 bytes"):
-        for row in read_stream(io.BytesIO(bomb), "a.parquet", limits):
+        for row in read_stream(io.BytesIO(bomb), "a.parquet", Reading(limits=limits)):
             assert isinstance(row, RowError)
             assert "larger than 1,000 bytes" in row.message
             assert pa.total_allocated_bytes() - before < 2 * bounds.BATCH_BYTES
@@ -150,7 +150,7 @@ def test_a_list_of_endless_nothing_is_refused_by_its_number_of_values() -> None:
     bomb = parquet(pa.table({"prompt": ["p"], "metadata": column}))
     assert len(bomb) < 100_000
     with pytest.raises(TooLarge, match="5,000,000 are the most"):
-        list(read_stream(io.BytesIO(bomb), "a.parquet", Limits(text_bytes=1000)))
+        list(read_stream(io.BytesIO(bomb), "a.parquet", Reading(limits=Limits(text_bytes=1000))))
 
 
 def test_a_gzip_bomb_is_not_unpacked_whole() -> None:
@@ -158,14 +158,14 @@ def test_a_gzip_bomb_is_not_unpacked_whole() -> None:
     script = """
 import gzip, io, resource, sys
 from app.errors import TooLarge
-from app.prompts.files import read_stream
+from app.prompts.reading import Reading, read_stream
 from app.prompts.limits import Limits
 bomb = sys.stdin.buffer.read()
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), size + (200 << 20)))
 for name in ("a.jsonl.gz", "a.csv.gz", "a.json.gz", "a.parquet.gz"):
     try:
-        for row in read_stream(io.BytesIO(bomb), name, Limits(text_bytes=1000)):
+        for row in read_stream(io.BytesIO(bomb), name, Reading(limits=Limits(text_bytes=1000))):
             pass
     except TooLarge as error:
         print(name, error)
@@ -187,7 +187,7 @@ for name in ("a.jsonl.gz", "a.csv.gz", "a.json.gz", "a.parquet.gz"):
 def test_many_groups_of_rows_are_read_in_order() -> None:
     table = pa.table({"prompt": [f"p{n}" for n in range(2500)]})
     data = parquet(table, row_group_size=700)
-    rows = list(read_stream(io.BytesIO(data), "a.parquet", Limits(text_bytes=1000)))
+    rows = list(read_stream(io.BytesIO(data), "a.parquet", Reading(limits=Limits(text_bytes=1000))))
     assert [row.messages[0]["content"] for row in rows if isinstance(row, PromptRow)] == [
         f"p{n}" for n in range(2500)
     ]
