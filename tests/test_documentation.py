@@ -38,7 +38,7 @@ def test_a_page_is_what_the_code_says(generate: ModuleType, name: str) -> None:
 
 
 def test_every_page_is_compared(generate: ModuleType) -> None:
-    assert set(generate.PAGES) == {"settings.md", "errors.md", "cli.md"}
+    assert set(generate.PAGES) == {"settings.md", "errors.md", "cli.md", "learning-rates.md"}
 
 
 def test_a_new_setting_changes_the_page_and_needs_a_description(generate: ModuleType) -> None:

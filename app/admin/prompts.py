@@ -46,11 +46,8 @@ class PromptsPage(ProjectPage):
     report: ImportReport | None = None
     # The layouts that an upload may have.
     layouts: Sequence[Layout] = tuple(LAYOUTS.values())
-
-    @property
-    def wrong(self) -> Sequence[tuple[str, str, list[int]]]:
-        """Rows that were not imported, those with the same fault together: (field, message, lines)."""
-        return count_like(self.report.rejected) if self.report else []
+    # Rows that were not imported, those with the same fault together: (field, message, lines).
+    wrong: Sequence[tuple[str, str, list[int]]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +91,7 @@ async def _prompts_page(
         states=list(PromptState),
         words=words,
         report=report,
+        wrong=count_like(report.rejected) if report else (),
         error=error,
     )
     return render(request, "prompts/list.html", context, status=error.status if error else 200)
