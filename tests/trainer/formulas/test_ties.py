@@ -111,8 +111,9 @@ def test_order_padding_and_gaps_change_nothing_for_two_to_nine() -> None:
         assert torch.allclose(found, turned), count
         assert torch.allclose(found, davidson_luce(rewards, ranks * 3, mask, log_nu)), count
         assert torch.allclose(found, davidson_luce(rewards + 5, ranks, mask, log_nu)), count
-        wide = [torch.nn.functional.pad(each, (0, 2), value=7) for each in (rewards, ranks)]
-        padded = davidson_luce(*wide, torch.nn.functional.pad(mask, (0, 2)), log_nu)
+        wide = torch.nn.functional.pad(rewards, (0, 2), value=7)
+        places = torch.nn.functional.pad(ranks, (0, 2), value=7)
+        padded = davidson_luce(wide, places, torch.nn.functional.pad(mask, (0, 2)), log_nu)
         assert torch.allclose(found, padded), count
 
 
