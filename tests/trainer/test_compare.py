@@ -32,10 +32,12 @@ batch_size = 16
 lr = 1e-3
 kl_coef = 0.05
 missing_eos_penalty = 0
+normalise_rewards = false
 [rloo]
 steps = 6
 batch_size = 16
 lr = 3e-3
+normalise_rewards = false
 """
 
 
