@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import InvalidInput
 from app.prompts.files import list_files
 from app.prompts.limits import Limits
+from app.prompts.mapping import load_mapping
 from app.prompts.parse import PromptRow, RowError
 from app.prompts.reading import Reading, count_like, read_file
 from app.prompts.schemas import ImportReport, RowErrorOut
@@ -40,6 +41,9 @@ def import_files(
     layout: Annotated[
         str | None, typer.Option(help="The files' layout; else it is recognised by its columns.")
     ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="A TOML file that says which columns are what.")
+    ] = None,
     extra: Annotated[
         Literal["keep", "refuse"],
         typer.Option(
@@ -60,9 +64,12 @@ def import_files(
     Example: plackett import stories prompts.jsonl --generate 4
     """
     limits = Limits.of(get_settings())
+    if mapping is not None and layout is not None:
+        raise InvalidInput("does not go together with --layout", field="--mapping")
+    read_as = load_mapping(mapping) if mapping is not None else layout
     paths = [path for each in files for path in list_files(each)]
     readings = [
-        Reading(limits=limits, layout=layout, keep_extra=extra == "keep", rank_by=rank_by)
+        Reading(limits=limits, layout=read_as, keep_extra=extra == "keep", rank_by=rank_by)
         for _ in paths
     ]
     if dry_run:

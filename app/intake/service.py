@@ -136,11 +136,12 @@ class _Import:
         self.report.accepted += len(added)
         self.queued += sum(not ids for _, _, ids in added)
         await self._open_tasks([each for each in added if each[2]])
-        new = {row.line for row, _, _ in added}
+        # By what they are: one record may make several rows, of one line.
+        new = {id(row) for row, _, _ in added}
         self._lines |= {
             row.external_id: row.line for row, _, _ in added if row.rater and row.external_id
         }
-        await self._rank_further([row for row in rows if row.line not in new])
+        await self._rank_further([row for row in rows if id(row) not in new])
 
     async def _open_tasks(
         self, added: Sequence[tuple[PromptRow, uuid.UUID, list[uuid.UUID]]]

@@ -43,7 +43,8 @@ class Reading:
     """How a file is to be read; what was recognised is added to its notes."""
 
     limits: Limits
-    layout: str | None = None
+    # By its name, or made of a mapping.
+    layout: str | Layout | None = None
     # Columns that the layout does not know go to the metadata; else they are errors.
     keep_extra: bool = False
     # The scores that rank the candidates of a layout which brings scores and no ranking.
@@ -92,6 +93,8 @@ def read_rows(records: Iterable[Record | RowError], reading: Reading) -> Rows:
 
 
 def _choose(first: list[Record | RowError], reading: Reading) -> Layout:
+    if isinstance(reading.layout, Layout):
+        return reading.layout
     if reading.layout is not None:
         if reading.layout not in LAYOUTS:
             raise InvalidInput(
