@@ -78,6 +78,18 @@ def response_ids(tokenizer: Any, text: str) -> list[int]:
     return [*ids, tokenizer.eos_token_id]
 
 
+def encode(
+    tokenizer: Any, messages: list[Row], text: str, longest: int
+) -> tuple[list[int], list[int]]:
+    """Both, cut to fit: a response at its end, to leave a place; a prompt at its start, behind its BOS."""
+    prompt, response = prompt_ids(tokenizer, messages), response_ids(tokenizer, text)
+    response = response[: longest - 1]
+    left = longest - len(response)
+    if len(prompt) > left:
+        prompt = [prompt[0], *prompt[len(prompt) - left + 1 :]] if left > 1 else prompt[-1:]
+    return prompt, response
+
+
 def score(model: Any, ids: list[int]) -> Tensor:
     """The head at the last token, before any mean is taken off."""
     return cast(Tensor, model(input_ids=torch.tensor([ids])).logits[0, 0])
@@ -174,13 +186,21 @@ def reward(config: RewardConfig) -> Outcome:
     model = load_scorer(config.model, seed=config.seed)
     train = rankings(config.data, "train")
 
+    def encode_all(each: Row) -> list[tuple[list[int], list[int]]]:
+        window = config.max_length
+        return [encode(tokenizer, each["messages"], text, window) for text in each["texts"]]
+
     def rewards_of(each: Row) -> Tensor:
-        prompt = prompt_ids(tokenizer, each["messages"])
-        rows = [prompt + response_ids(tokenizer, text) for text in each["texts"]]
-        return torch.stack([score(model, row) for row in rows])
+        return torch.stack([score(model, prompt + said) for prompt, said in encode_all(each)])
+
+    sizes = [[len(said) for _, said in encode_all(each)] for each in train]
+    by_length = slope_of(train, sizes) if config.length_control else 0.0
 
     def loss_of(each: Row, rewards: Tensor) -> Tensor:
         ranks = each["ranks"]
+        if by_length:
+            own = torch.tensor([float(len(said)) for _, said in encode_all(each)])
+            rewards = rewards + by_length * (own - own.mean())
         if config.margin_scale and len(ranks) == 2 and ranks[0] != ranks[1]:
             lead = torch.zeros(2)
             lead[ranks.index(1)] = config.margin_scale * each["strength"]
@@ -214,8 +234,10 @@ def reward(config: RewardConfig) -> Outcome:
                 if name != "pairs"}  # fmt: skip
 
     def length(each: Row) -> int:
-        texts = sum(len(response_ids(tokenizer, text)) for text in each["texts"])
-        return len(prompt_ids(tokenizer, each["messages"])) + texts
+        encoded = encode_all(each)
+        prompts = [prompt for prompt, _ in encoded]
+        once = prompts[:1] if all(each == prompts[0] for each in prompts) else prompts
+        return sum(map(len, once)) + sum(len(said) for _, said in encoded)
 
     metrics = fit(
         model, train, config,
@@ -229,6 +251,32 @@ def reward(config: RewardConfig) -> Outcome:
     return Outcome(metrics, model, result | splits)
 
 
+def slope_of(train: list[Row], sizes: list[list[int]]) -> float:
+    """What a token more or less adds to a reward that is length alone, by halving: the likeliest slope.
+
+    With the trainer's ridge of 1e-4 on slopes in units of the spread of lengths.
+    """
+    centred = [torch.tensor(own, dtype=torch.float64) for own in sizes]
+    centred = [own - own.mean() for own in centred]
+    spread = float(torch.cat(centred).square().mean().sqrt())
+    weights = [each["weight"] for each in train]
+
+    def rises(slope: float) -> bool:
+        free = torch.tensor(slope, dtype=torch.float64, requires_grad=True)
+        terms = [
+            weight * ranking_loss(free * own / spread, each["ranks"])
+            for each, own, weight in zip(train, centred, weights, strict=True)
+        ]
+        loss = torch.stack(terms).sum() / sum(weights) + 1e-4 * free.square()
+        return float(torch.autograd.grad(loss, free)[0]) > 0
+
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rises(middle) else (middle, high)
+    return low / spread
+
+
 def share_right(margins: Sequence[float]) -> float:
     return sum(1.0 if each > 0 else 0.5 if each == 0 else 0.0 for each in margins) / len(margins)
 
@@ -236,20 +284,17 @@ def share_right(margins: Sequence[float]) -> float:
 # --- DPO ----------------------------------------------------------------------------------------------
 
 
-def pairs(tokenizer: Any, reference: Any, folder: str, split: str) -> list[Row]:
+def pairs(tokenizer: Any, reference: Any, folder: str, split: str, *, longest: int) -> list[Row]:
     """Each strict pair of each ranking, with what the reference says of both sides."""
     found = []
     for each in rankings(folder, split):
-        prompt = prompt_ids(tokenizer, each["messages"])
-        responses = [response_ids(tokenizer, text) for text in each["texts"]]
+        sides = [encode(tokenizer, each["messages"], text, longest) for text in each["texts"]]
         # In the order in which the candidates stand, whichever of two is the better one.
         for one, other in sorted(strict_pairs(each["ranks"]), key=sorted):
-            sides = (responses[one], responses[other])
+            pair = sides[one], sides[other]
             with torch.no_grad():
-                said = [float(token_logprobs(reference, prompt, side).sum()) for side in sides]
-            found.append(
-                {"prompt": prompt, "sides": sides, "reference": said, "weight": each["weight"]}
-            )
+                said = [token_logprobs(reference, *side).sum().item() for side in pair]
+            found.append({"sides": pair, "reference": said, "weight": each["weight"]})
     return found
 
 
@@ -258,16 +303,18 @@ def dpo(config: DPOConfig) -> Outcome:
     tokenizer = load_tokenizer(config.model)
     model = load_policy(config.model)
     reference = load_policy(config.reference or config.model)
-    train = pairs(tokenizer, reference, config.data, "train")
-    held_out = pairs(tokenizer, reference, config.data, "validation")
+    train, held_out = (
+        pairs(tokenizer, reference, config.data, split, longest=config.max_length)
+        for split in ("train", "validation")
+    )
 
     def figures_of(some: list[Row]) -> tuple[Tensor, list[float]]:
         total, weights, margins = torch.zeros(()), 0.0, list[float]()
         for pair in some:
             ratios = []
             for side, known in zip(pair["sides"], pair["reference"], strict=True):
-                ratio = token_logprobs(model, pair["prompt"], side).sum() - known
-                ratios.append(ratio / len(side) if config.loss == "ipo" else ratio)
+                ratio = token_logprobs(model, *side).sum() - known
+                ratios.append(ratio / len(side[1]) if config.loss == "ipo" else ratio)
             lead = ratios[0] - ratios[1]
             if config.loss == "ipo":
                 loss = (lead - 1 / (2 * config.beta)) ** 2
@@ -277,7 +324,7 @@ def dpo(config: DPOConfig) -> Outcome:
                 loss = -(1 - chance) * right - chance * wrong
             total = total + pair["weight"] * loss
             weights += pair["weight"]
-            sizes = [len(side) if config.loss == "ipo" else 1 for side in pair["sides"]]
+            sizes = [len(said) if config.loss == "ipo" else 1 for _, said in pair["sides"]]
             margins.append(config.beta * (ratios[0] * sizes[0] - ratios[1] * sizes[1]).item())
         return total / weights, margins
 
@@ -290,7 +337,10 @@ def dpo(config: DPOConfig) -> Outcome:
             loss, margins = figures_of(held_out)
         return {"validation_loss": float(loss), "validation_accuracy": share_right(margins)}
 
-    lengths = [len(each["prompt"]) + sum(map(len, each["sides"])) for each in train]
+    lengths = [
+        len(chosen[0]) + len(chosen[1]) + len(rejected[1])
+        for chosen, rejected in (each["sides"] for each in train)
+    ]
     metrics = fit(model, train, config, step_loss=step_loss, lengths=lengths, validate=validate)
     figures = validate()
     validation = {"pairs": len(held_out), "loss": figures["validation_loss"],
@@ -311,7 +361,7 @@ def sft(config: SFTConfig) -> Outcome:
 
     def examples_of(split: str) -> list[tuple[list[int], list[int]]]:
         return [
-            (prompt_ids(tokenizer, messages[:turn]), response_ids(tokenizer, message["content"]))
+            encode(tokenizer, messages[:turn], message["content"], config.max_length)
             for messages in (row["messages"] for row in read(config.data, "demonstrations", split))
             for turn, message in enumerate(messages)
             if message["role"] == "assistant"

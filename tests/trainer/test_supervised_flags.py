@@ -332,6 +332,17 @@ def test_a_flag_of_compare_changes_what_it_should_and_nothing_else(
     check("compare", flag, COMPARE, base_runs, shelf, tmp_path)
 
 
+def test_best_of_n_is_chosen_by_the_reward_model_and_judged_by_another(
+    shelf: Path, tmp_path: Path
+) -> None:
+    """Or the judge would be climbed: what it chooses, it likes."""
+    row = beside(shelf, tmp_path / "run", methods="best-of-n", best_of=4, judge="{other}/scorer")
+    asked = {"policy": "{base}/model", "against": "{base}/model", "best_of": 4, "seed": 1}
+    places = {"reward": "{other}/scorer", "choose_by": "{base}/scorer"}
+    wanted = measure(shelf, tmp_path / "alone", batch_size=64, **asked, **places)
+    assert alike([row["own"], row["start"]], [wanted["own"], wanted["start"]])
+
+
 def test_what_differs_is_seen() -> None:
     """The tests above would pass where everything looks alike."""
     assert alike([1.0, {"a": torch.ones(2)}], [1.0 + 1e-9, {"a": torch.ones(2)}])

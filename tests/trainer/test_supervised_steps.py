@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.trainer import plain
 from tests.trainer.collected import write_export
 from tests.trainer.conftest import make_tokenizer
 from tests.trainer.families import make_policy
+from tests.trainer.flags import alike
 from trainer import dpo, reward, sft
-from trainer.engine import models, tokens
+from trainer.data.files import read_demonstrations, read_rankings
+from trainer.engine import forward, models, tokens
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.reward import RewardConfig
 from trainer.settings.sft import SFTConfig
@@ -113,13 +116,17 @@ def test_a_stages_steps_are_those_of_a_plain_loop(
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft-packed": ("sft", {"packing": True, "batch_size": 7, "micro_batch": 3}),  # its seven rows
+    "sft-cut": ("sft", {"max_length": 17}),
     "sft-twice": ("sft", {"gradient_checkpointing": True}),
     "reward-smoothed": ("reward", {"label_smoothing": 0.2}),
     "reward-margins": ("reward", {"margin_scale": 0.7}),
     "reward-mean": ("reward", {"max_mean_examples": 3}),
+    "reward-cut": ("reward", {"max_length": 17}),
+    "reward-length": ("reward", {"length_control": True}),
     "reward-twice": ("reward", {"gradient_checkpointing": True}),
     "dpo-smoothed": ("dpo", {"label_smoothing": 0.2, "beta": 0.5}),
     "dpo-ipo": ("dpo", {"loss": "ipo", "beta": 0.3}),
+    "dpo-cut": ("dpo", {"max_length": 17}),
     "dpo-unclipped": ("dpo", {"max_grad_norm": 100.0}),
     "dpo-twice": ("dpo", {"gradient_checkpointing": True}),
 }  # fmt: skip
@@ -173,6 +180,57 @@ def test_adapters_move_the_linear_layers_and_a_scalar_head_alone(
     after = plain.weights_of(trained(str(out / "model")))
     moved = {name for name, each in before.items() if not torch.equal(each, after[name])}
     assert moved == {name for name in before if "proj" in name or name == "score.weight"}
+
+
+def test_figures_are_the_same_however_many_examples_share_a_pass(
+    start: Callable[[str, str], str], export: str
+) -> None:
+    """Means over what is held out, the reference's log-probabilities, the mean reward."""
+    folder, device = start("Llama", "right"), torch.device("cpu")
+    tokenizer = tokens.load_tokenizer(folder)
+    encoder = tokens.Encoder(tokenizer, 64)
+    policy = models.load_policy(folder, tokenizer, device)
+    scorer = models.load_reward_model(folder, tokenizer, device, seed=0)
+    rows = sft.to_rows(sft.encode(encoder, read_demonstrations(export)["train"]), False, 64)
+    data = read_rankings(export)["train"]
+    examples = [reward.encode(encoder, each) for each in data]
+    groups = [reward.preferred(each) for each in examples]
+    found = dpo.to_pairs(encoder, data)
+    config = DPOConfig(model="", data="", out="", beta=0.5)
+    texts = [(each.messages, each.candidates[0]) for each in data]
+
+    def figures(size: int) -> list[Any]:
+        known = dpo.with_reference(policy, found, 0, batch_size=size)
+        return [
+            sft.mean_loss(policy, rows, 0, batch_size=size),
+            torch.tensor([each.reference for each in known]),
+            # Against a reference that says nothing, so that margins are not 0.
+            dpo.measure(policy, found, 0, config, batch_size=size),
+            torch.cat(reward.rewards_on(scorer, examples, 0, batch_size=size)),
+            reward.mean_reward(scorer, groups, 0, batch_size=size),
+            forward.score_texts(scorer, encoder, texts, batch_size=size),
+        ]
+
+    alone = figures(1)
+    for size in (2, 5, 100):
+        assert alike(figures(size), alone), size
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_row_is_longer_than_the_models_window(stage: str, export: str, tmp_path: Path) -> None:
+    """--max-length is 512 by default; GPT-2 with fewer positions would find none for the rest."""
+    model = tmp_path / "model"
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 64, "n_positions": 20}
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(model)
+    make_tokenizer().save_pretrained(model)
+    main, settings, _ = STAGES[stage]
+    config = settings(
+        model=str(model), data=export, out=str(tmp_path / "run"), steps=1, batch_size=2, lr=1e-3,
+        device="cpu",
+    )  # fmt: skip
+    result = main(config)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["window"] == 20
+    assert result["left_out"]["prompt cut at its start"] > 0
 
 
 def test_no_preference_is_half_right(start: Callable[[str, str], str]) -> None:

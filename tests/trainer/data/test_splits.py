@@ -121,3 +121,25 @@ def test_the_hash_is_of_every_byte_in_its_place(pairs: Path, tmp_path: Path) -> 
     train.write_text("".join(kept))
     validation.write_text(moved + validation.read_text())
     assert read_rankings(export).hash != before
+
+
+def test_an_export_reads_the_same_in_every_format(tmp_path: Path) -> None:
+    import gzip
+
+    import pyarrow
+    import pyarrow.parquet
+
+    plain = Path(write_export(tmp_path / "plain"))
+    wanted = read_demonstrations(plain)
+    for ending in ("jsonl.gz", "parquet"):
+        folder = tmp_path / ending
+        folder.mkdir()
+        for split in SPLITS:
+            text = (plain / f"demonstrations.{split}.jsonl").read_text()
+            file = folder / f"demonstrations.{split}.{ending}"
+            if ending == "parquet":
+                rows = [json.loads(line) for line in text.splitlines()]
+                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+            else:
+                file.write_bytes(gzip.compress(text.encode()))
+        assert read_demonstrations(folder).splits == wanted.splits
