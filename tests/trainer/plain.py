@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from trainer.engine.batches import Batches
+from trainer.formulas.ties import Rankings, fit_log_nu, largest_tie
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.reward import RewardConfig
 from trainer.settings.sft import SFTConfig
@@ -110,8 +111,12 @@ def fit(
     step_loss: Callable[[list[Any]], tuple[Tensor, Figures]],
     lengths: list[int],
     validate: Callable[[], Figures],
+    beside: tuple[Tensor, float] | None = None,
 ) -> list[Figures]:
-    """AdamW down the loss of each batch; the figures of each step."""
+    """AdamW down the loss of each batch; the figures of each step.
+
+    `beside`: numbers that are learned with the model, at a rate of their own, unclipped and without decay.
+    """
     assert config.steps is not None
     assert config.lr is not None
     parameters = [each for each in model.parameters() if each.requires_grad]
@@ -122,22 +127,32 @@ def fit(
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, eps=config.adam_eps)
+    others = (
+        []
+        if beside is None
+        else [torch.optim.AdamW(beside[:1], eps=config.adam_eps, weight_decay=0.0)]
+    )
     order = Batches(len(examples), config.batch_size, seed=config.seed, lengths=lengths)
     warm = min(20, config.steps // 10)
     metrics = []
     for step in range(1, config.steps + 1):
         falling = (config.steps - step + 1) / (config.steps - warm)
-        lr = config.lr * (step / warm if step <= warm else falling)
+        share = step / warm if step <= warm else falling
+        lr = config.lr * share
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.zero_grad()
+        for other in others:
+            other.param_groups[0]["lr"] = beside[1] * share if beside else 0.0
+        for learner in (optimizer, *others):
+            learner.zero_grad()
         loss, figures = step_loss([examples[index] for index in order(step)])
         loss.backward()
         gradients = [each.grad for each in parameters if each.grad is not None]
         norm = math.sqrt(sum(float(each.double().square().sum()) for each in gradients))
         for each in gradients:
             each *= min(1.0, config.max_grad_norm / norm)
-        optimizer.step()
+        for learner in (optimizer, *others):
+            learner.step()
         figures |= {"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm}
         if step % (config.validate_every or max(1, config.steps // 10)) == 0:
             with torch.no_grad():
@@ -180,8 +195,37 @@ def ranking_loss(rewards: Tensor, ranks: Sequence[int]) -> Tensor:
     return total / (len(ranks) - 1)
 
 
+def outcome_loss(rewards: Tensor, ranks: Sequence[int], log_nu: Tensor) -> Tensor:
+    """Davidson-Luce over K - 1: from those who remain, one set after another, all sets written out."""
+    nu = torch.cat([torch.zeros(1), log_nu])
+    total, left = torch.zeros(()), set(range(len(ranks)))
+    for rank in sorted(set(ranks)):
+        group = tuple(n for n in sorted(left) if ranks[n] == rank)
+        weights = {
+            chosen: nu[size - 1] + rewards[list(chosen)].mean()
+            for size in range(1, min(len(nu), len(left)) + 1)
+            for chosen in itertools.combinations(sorted(left), size)
+        }
+        total = total + torch.stack([*weights.values()]).logsumexp(0) - weights[group]
+        left -= set(group)
+    return total / (len(ranks) - 1)
+
+
+def first_log_nu(train: list[Row]) -> Tensor:
+    """The ties' parameters that suit equal rewards; how they are found has tests of its own."""
+    most = max(len(each["ranks"]) for each in train)
+    ranks, mask = torch.full((len(train), most), most + 1.0), torch.zeros(len(train), most)
+    for row, each in enumerate(train):
+        ranks[row, : len(each["ranks"])] = torch.tensor(each["ranks"], dtype=torch.float32)
+        mask[row, : len(each["ranks"])] = 1
+    weights = torch.tensor([each["weight"] for each in train])
+    table = Rankings(torch.zeros(len(train), most, 0), ranks, mask, weights)
+    largest = largest_tie([each["ranks"] for each in train])
+    return fit_log_nu(table, torch.zeros(len(train), most), largest=largest).float()
+
+
 def reward(config: RewardConfig) -> Outcome:
-    """A reward model, and its figures on what is held out."""
+    """A reward model, and its figures on what is held out (by Breslow's rule; else without them)."""
     tokenizer = load_tokenizer(config.model)
     model = load_scorer(config.model, seed=config.seed)
     train = rankings(config.data, "train")
@@ -196,6 +240,12 @@ def reward(config: RewardConfig) -> Outcome:
     sizes = [[len(said) for _, said in encode_all(each)] for each in train]
     by_length = slope_of(train, sizes) if config.length_control else 0.0
 
+    davidson = config.ties == "davidson"
+    log_nu = first_log_nu(train).requires_grad_() if davidson else torch.zeros(0)
+
+    def own_loss(rewards: Tensor, ranks: Sequence[int]) -> Tensor:
+        return outcome_loss(rewards, ranks, log_nu) if davidson else ranking_loss(rewards, ranks)
+
     def loss_of(each: Row, rewards: Tensor) -> Tensor:
         ranks = each["ranks"]
         if by_length:
@@ -207,8 +257,7 @@ def reward(config: RewardConfig) -> Outcome:
             rewards = rewards - lead
         turned = [max(ranks) + 1 - rank for rank in ranks]
         chance = config.label_smoothing
-        straight = ranking_loss(rewards, ranks)
-        return (1 - chance) * straight + chance * ranking_loss(rewards, turned)
+        return (1 - chance) * own_loss(rewards, ranks) + chance * own_loss(rewards, turned)
 
     def step_loss(batch: list[Row]) -> tuple[Tensor, Figures]:
         total, weights, margins = torch.zeros(()), 0.0, list[float]()
@@ -230,8 +279,8 @@ def reward(config: RewardConfig) -> Outcome:
                 "log_loss": sum(losses) / len(losses)}  # fmt: skip
 
     def validate() -> Figures:
-        return {f"validation_{name}": each for name, each in held_out("validation").items()
-                if name != "pairs"}  # fmt: skip
+        figures = {} if davidson else held_out("validation")
+        return {f"validation_{name}": each for name, each in figures.items() if name != "pairs"}
 
     def length(each: Row) -> int:
         encoded = encode_all(each)
@@ -242,11 +291,18 @@ def reward(config: RewardConfig) -> Outcome:
     metrics = fit(
         model, train, config,
         step_loss=step_loss, lengths=[length(each) for each in train], validate=validate,
+        beside=(log_nu, config.tie_lr) if davidson else None,
     )  # fmt: skip
     with torch.no_grad():
-        best = [float(rewards_of(each)[each["ranks"].index(1)]) for each in train]
-    best = best[: config.max_mean_examples]
-    result = {"reward_mean": sum(best) / len(best), "train_rankings": len(train)}
+        found = [(each["ranks"], rewards_of(each)) for each in train[: config.max_mean_examples]]
+    best = [float(rewards[ranks.index(1)]) for ranks, rewards in found]
+    squares = sum(float((rewards - rewards.mean()).square().sum()) for _, rewards in found)
+    result: Row = {
+        "train_rankings": len(train), "reward_mean": sum(best) / len(best),
+        "reward_spread": math.sqrt(squares / sum(len(ranks) - 1 for ranks, _ in found)),
+    }  # fmt: skip
+    if davidson:
+        return Outcome(metrics, model, result | {"ties": {"nu": log_nu.detach().exp().tolist()}})
     splits = {split: held_out(split) for split in ("validation", "test")}
     return Outcome(metrics, model, result | splits)
 
