@@ -49,6 +49,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     rows = (json.dumps({"prompt": each}) for each in prompts)
     (shelf / "prompts.jsonl").write_text("\n".join(rows))
+    few = (shelf / "prompts.jsonl").read_text().splitlines(keepends=True)[:4]
+    (shelf / "few.jsonl").write_text("".join(few))
     return shelf
 
 
@@ -283,7 +285,7 @@ def test_of_several_draws_the_choosers_favourite_is_judged(
     shelf: Path, choose_by: str | None
 ) -> None:
     config = EvaluateConfig(
-        data=str(shelf / "prompts.jsonl"), reward=str(shelf / "scorer0"), policy=str(shelf / "policy0"),
+        data=str(shelf / "few.jsonl"), reward=str(shelf / "scorer0"), policy=str(shelf / "policy0"),
         against=str(shelf / "policy1"), best_of=4, response_length=8, max_length=64, batch_size=3,
         choose_by=choose_by and str(shelf / choose_by), device="cpu",
     )  # fmt: skip
