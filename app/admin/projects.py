@@ -276,6 +276,8 @@ def read_settings(form: FormData) -> dict[str, object]:
         "qualification_tasks": form.get("qualification_tasks") or 0,
         "qualification_accuracy": _share(form.get("qualification_percent") or "0"),
         "first_view": form.get("first_view") or "rendered",
+        "require_seen": "require_seen" in form,
+        "show_gold_results": "show_gold_results" in form,
         "axes": axes,
         "flags": flags,
         "sampling": {name: form.get(name) for name in ("temperature", "top_p", "max_new_tokens")},

@@ -22,7 +22,7 @@ from app.prompts.limits import Limits
 from app.prompts.models import Candidate, Prompt, PromptImport, PromptState
 from app.prompts.reading import Reading, count_like, read_stream
 from app.prompts.schemas import ImportReport
-from app.rating import queries, upkeep
+from app.rating import notes, queries, upkeep
 from app.rating.models import Ranking
 from app.settings import Settings
 from app.web.markdown import Views, view_texts
@@ -58,6 +58,7 @@ class PromptPage(ProjectPage):
     candidates: Sequence[tuple[Candidate, str | None]]
     rankings: Sequence[tuple[Ranking, str]]
     skips: Sequence[upkeep.Skip]
+    notes: Sequence[notes.Note]
     views: Views
 
 
@@ -182,6 +183,7 @@ async def prompt_page(
         candidates=candidates,
         rankings=await queries.list_rankings_of(session, prompt.id),
         skips=await upkeep.list_skips(session, prompt.id),
+        notes=await notes.list_notes(session, project, prompt_id=prompt.id),
         views=await view_texts([*texts, *(candidate.text for candidate, _policy in candidates)]),
     )
     return render(request, "prompts/prompt.html", page)

@@ -38,6 +38,10 @@ class Project(Base):
     first_view: Mapped[str] = mapped_column(
         String(16), default="rendered", server_default="rendered"
     )
+    # Whether the page waits with a ranking until the end of each response has been on the screen.
+    require_seen: Mapped[bool] = mapped_column(default=False, server_default="false")
+    # Whether raters are told how their answers to gold tasks came out, all together.
+    show_gold_results: Mapped[bool] = mapped_column(default=False, server_default="false")
     # [{name, question, min, max, per}]: scored for the best response, or for each one.
     axes: Mapped[JsonList]
     # [{name, label}]: what a rater may mark a task with.

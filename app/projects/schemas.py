@@ -75,6 +75,10 @@ class ProjectIn(Input):
     qualification_accuracy: float = Field(default=0.75, ge=0, le=1)
     # How responses are shown at first: as rendered Markdown, or as they were written.
     first_view: Literal["rendered", "source"] = "rendered"
+    # Whether each response must have been seen to its end before a ranking is sent.
+    require_seen: bool = False
+    # Whether raters see how their answers to gold tasks came out, all together.
+    show_gold_results: bool = False
     axes: list[Axis] = Field(default_factory=lambda: list(DEFAULT_AXES), max_length=12)
     flags: list[Flag] = Field(default_factory=lambda: list(DEFAULT_FLAGS), max_length=20)
     sampling: Sampling = Field(default_factory=Sampling)
@@ -111,6 +115,8 @@ class ProjectOut(BaseModel):
     qualification_tasks: int
     qualification_accuracy: float
     first_view: str
+    require_seen: bool
+    show_gold_results: bool
     axes: list[dict[str, object]]
     flags: list[dict[str, object]]
     sampling: dict[str, object]

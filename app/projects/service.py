@@ -94,7 +94,7 @@ async def set_paused(
 CHANGEABLE = (
     *("name", "description", "candidates_per_task", "overlap", "lease_seconds", "edit_seconds"),
     *("gold_rate", "qualification_tasks", "qualification_accuracy"),
-    *("first_view", "axes", "flags", "sampling"),
+    *("first_view", "require_seen", "show_gold_results", "axes", "flags", "sampling"),
 )
 
 

@@ -30,6 +30,8 @@ from app.rating.slots import NewLease, NextTask, TaskSource
 LEASE_TRIES = 40
 SHORTEST_WAIT = 0.005  # seconds: about what a lease takes from its lock to its commit
 LONGEST_WAIT = 0.1
+# Other tasks that a rater does before one that they put off comes back; at once where nothing else is left.
+OTHERS_FIRST = 5
 # Assignments that may still be answered.
 OPEN = (AssignmentState.LEASED, AssignmentState.EXPIRED)
 
@@ -84,7 +86,7 @@ async def lease_next_task(
         if savepoint is not None:
             await slots.free_expired_skip_locked(session, project.id)
         lease, nothing_left = await _lease_another(
-            session, project, rater, prefetch=prefetch, qualify=qualify
+            session, project, rater, prefetch=prefetch, qualify=qualify, put_off=holding.put_off
         )
         if savepoint is not None:
             await (savepoint.commit() if lease or nothing_left else savepoint.rollback())
@@ -124,7 +126,7 @@ async def get_standing(session: AsyncSession, project: Project, rater: User) -> 
         lease = lease_of(contents) if contents is not None else None
         if lease is not None and not lease.expired:
             return Standing(lease, more=True)
-    if holding.held or holding.prefetched:
+    if holding.held or holding.prefetched or holding.put_off:
         return Standing(None, more=True)
     qualify = must_qualify(project, holding.qualification_state)
     if project.paused:
@@ -148,14 +150,29 @@ def must_qualify(project: Project, state: str | None) -> bool:
 
 
 async def _lease_another(
-    session: AsyncSession, project: Project, rater: User, *, prefetch: bool, qualify: bool
+    session: AsyncSession,
+    project: Project,
+    rater: User,
+    *,
+    prefetch: bool,
+    qualify: bool,
+    put_off: bool,
 ) -> tuple[Lease | None, bool]:
     """(a new lease, whether nothing is left); neither where others hold the locks at this moment."""
     draw = Draw()
     sources = _list_sources(project, qualify, draw)
-    task = await _lock_next_task(session, project, rater, sources)
+    task = None
+    if put_off:
+        task = await _lock_put_off(session, project, rater, OTHERS_FIRST, qualify=qualify)
     if task is None:
-        return None, not await _has_open_task(session, project, rater, sources)
+        task = await _lock_next_task(session, project, rater, sources)
+    if task is None and put_off:
+        task = await _lock_put_off(session, project, rater, 0, qualify=qualify)
+    if task is None:
+        left = await _has_open_task(session, project, rater, sources) or (
+            put_off and await slots.has_put_off(session, project.id, rater.id, gold_alone=qualify)
+        )
+        return None, not left
     new = NewLease(
         id=task.own_id or uuid7(),
         task_id=task.task_id,
@@ -199,6 +216,14 @@ async def _lock_next_task(
         if task is not None:
             return task
     return None
+
+
+async def _lock_put_off(
+    session: AsyncSession, project: Project, rater: User, others_done: int, *, qualify: bool
+) -> NextTask | None:
+    return await slots.lock_put_off_skip_locked(
+        session, project.id, rater.id, others_done=others_done, gold_alone=qualify
+    )
 
 
 async def _has_open_task(
@@ -386,4 +411,21 @@ async def skip(session: AsyncSession, assignment_id: uuid.UUID, rater: User, rea
         raise Conflict("This assignment was ranked already", field="assignment")
     held = 1 if state == AssignmentState.LEASED else 0
     await slots.give_back(session, assignment_id, assignment.task_id, reason[:2000], held)
+    return assignment.slug
+
+
+async def put_off(session: AsyncSession, assignment_id: uuid.UUID, rater: User) -> str:
+    """Give a task back for now; it comes to this rater again after some others, with what they put down.
+
+    Meanwhile its slot is anybody's. Returns the project's slug. Twice changes nothing. Raises NotFound,
+    Conflict when the assignment is done.
+    """
+    assignment = await assignments.find_assignment(session, assignment_id, rater.id)
+    if assignment is None:
+        raise no_such_assignment()
+    state, _, _ = await slots.lock_task_and_assignment(session, assignment.task_id, assignment_id)
+    if state not in OPEN:
+        raise Conflict(f"This assignment is {state} already", field="assignment")
+    held = 1 if state == AssignmentState.LEASED else 0
+    await slots.defer(session, assignment_id, assignment.task_id, held)
     return assignment.slug

@@ -48,6 +48,7 @@ class OwnAssignment(NamedTuple):
     flags: list[KnownFlag]
     qualification_tasks: int
     qualification_accuracy: float
+    require_seen: bool
 
 
 class ShownTask(NamedTuple):
@@ -94,7 +95,7 @@ _ASSIGNMENT = text(f"""
            assignment.presented, assignment.guideline_version, assignment.qualification,
            project.slug, project.guideline_version AS newest_version, project.axes,
            project.flags, project.qualification_tasks,
-           project.qualification_accuracy
+           project.qualification_accuracy, project.require_seen
     FROM assignments AS assignment JOIN projects AS project ON project.id = assignment.project_id
     WHERE assignment.id = :id AND assignment.rater_id = :rater_id AND {RATER_SEES_PROJECT}
 """)

@@ -7,6 +7,7 @@ from starlette.datastructures import FormData
 
 from app.errors import InvalidInput
 from app.rating.judgement import close_gaps
+from app.rating.models import NoteKind
 from app.rating.schemas import RankingIn
 from app.web.errors import from_pydantic
 from app.web.language import gettext as _
@@ -24,6 +25,15 @@ def list_skip_reasons() -> list[str]:
         _("The responses cannot be compared"),
         _("It disturbs me"),
     ]
+
+
+def list_note_kinds() -> dict[str, str]:
+    """What may be the matter with a task, in the rater's language."""
+    return {
+        NoteKind.AMBIGUOUS: _("What is asked is not clear"),
+        NoteKind.BROKEN: _("Something of it is broken or missing"),
+        NoteKind.OTHER: _("Something else"),
+    }
 
 
 def list_steps() -> list[tuple[int, str, str]]:
@@ -76,6 +86,8 @@ def list_words() -> dict[str, str]:
         "as_rendered": _("Response {letter} as it reads"),
         "all_as_source": _("All responses as they were written"),
         "all_as_rendered": _("All responses as they read"),
+        "unseen": _("Look at each response to its end first: {letters}"),
+        "noted": _("The admins have your note"),
         "saved": _("Draft saved"),
         "kept_here": _("Draft kept in this browser"),
         "sending": _("Sending …"),
@@ -135,6 +147,7 @@ def read_form(form: FormData) -> RankingIn:
                 "seconds": form.get("seconds") or None,
                 "guideline_version": _whole(form.get("guideline_version")),
                 "questions": form.get("questions") or None,
+                "seen": str(form.get("seen") or "").split() or None,
             }
         )
 

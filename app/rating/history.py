@@ -13,7 +13,7 @@ from app.errors import NotFound
 from app.projects.models import Project
 from app.prompts.models import Prompt, PromptState
 from app.rating import queries, slots
-from app.rating.judgement import LETTERS
+from app.rating.judgement import LETTERS, count_right
 from app.rating.models import Ranking
 from app.rating.schemas import OwnRanking, Progress
 
@@ -124,11 +124,34 @@ class OwnFigures:
     today: int
     seconds_today: float
     median_seconds: float | None
+    # Rankings an hour at that time; None where it is not known.
+    pace: float | None
     skipped: int
     # The share of pairs that others who had the same tasks put the same way; None where nobody has.
     agreement: float | None
     shared_pairs: int
     days: Sequence[Day]
+
+
+@dataclass(frozen=True)
+class OwnGold:
+    """How a rater's answers to a project's gold tasks came out; which tasks they were is not told."""
+
+    project: str
+    answers: int
+    right: float
+    pairs: int
+
+
+async def list_own_gold(session: AsyncSession, rater: User) -> list[OwnGold]:
+    """Of every project that lets its raters know, where this one has answered any."""
+    answers: dict[str, list[tuple[float, int]]] = {}
+    for name, ranks, gold_ranks in await queries.list_own_gold(session, rater):
+        answers.setdefault(name, []).append(count_right(ranks, gold_ranks or {}))
+    return [
+        OwnGold(name, len(each), sum(right for right, _ in each), sum(pairs for _, pairs in each))
+        for name, each in answers.items()
+    ]
 
 
 async def get_own_figures(session: AsyncSession, rater: User, *, days: int = 14) -> OwnFigures:
@@ -150,6 +173,7 @@ async def get_own_figures(session: AsyncSession, rater: User, *, days: int = 14)
         today=rows[-1].rankings,
         seconds_today=rows[-1].seconds,
         median_seconds=totals.median_seconds,
+        pace=3600 / totals.median_seconds if totals.median_seconds else None,
         skipped=totals.skipped,
         agreement=same / shared if shared else None,
         shared_pairs=shared,

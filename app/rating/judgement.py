@@ -37,6 +37,25 @@ def check_ranking(
             raise InvalidInput(f"the project has no flag {flag!r}", field="flags")
 
 
+def check_seen(
+    seen: Sequence[uuid.UUID] | None, candidates: Sequence[uuid.UUID], *, required: bool
+) -> None:
+    """Hold what was on the screen against the task. Raises InvalidInput.
+
+    Where nobody knows (a page without scripts, a program), nothing is asked, and nothing is stored.
+    """
+    if seen is None:
+        return
+    for candidate in seen:
+        if candidate not in candidates:
+            raise InvalidInput("is not a candidate of this task", field=f"seen.{candidate}")
+    unseen = [letter for letter, each in zip(LETTERS, candidates, strict=False) if each not in seen]
+    if required and unseen:
+        raise InvalidInput(
+            f"these responses have not been seen to their end: {', '.join(unseen)}", field="seen"
+        )
+
+
 def check_score(
     score: float | Mapping[uuid.UUID, float],
     scale: Scale,

@@ -9,6 +9,7 @@ States of an assignment, and what moves it from one to the next:
 | leased    | the ranking arrives                | submitted | kept for good                        |
 | leased    | the rater skips                    | skipped   | free again                           |
 | leased    | the lease runs out                 | expired   | free again                           |
+| leased    | the rater puts it off              | expired   | free again; `deferred_at` is set      |
 | expired   | the same rater leases it again     | leased    | taken                                |
 | expired   | a late ranking, a slot still free  | submitted | taken, and kept                      |
 | expired   | a late ranking, no slot free       | surplus   | none: a surplus ranking, marked      |
@@ -116,6 +117,8 @@ class Assignment(Base):
     expires_at: Mapped[Moment]
     finished_at: Mapped[Moment | None]
     skip_reason: Mapped[str | None] = mapped_column(Text)
+    # When the rater put it off, to come back to them after some others: expired, until they lease it again.
+    deferred_at: Mapped[Moment | None]
     # What the rater has put down so far; survives a reload and an expired lease.
     draft: Mapped[dict[str, object] | None] = mapped_column(JSONB)
 
@@ -140,6 +143,13 @@ class Assignment(Base):
             postgresql_where=text("state = 'leased'"),
         ),
         Index("ix_assignments_rater", "rater_id", text("leased_at DESC")),
+        Index(
+            "ix_assignments_deferred",
+            "project_id",
+            "rater_id",
+            "deferred_at",
+            postgresql_where=text("state = 'expired' AND deferred_at IS NOT NULL"),
+        ),
     )
 
 
@@ -159,6 +169,8 @@ class Ranking(Base):
     ranks: Mapped[dict[str, int]] = mapped_column(JSONB)
     # The candidates in the order in which the rater saw them; None where that is not known.
     presented: Mapped[list[uuid.UUID] | None] = mapped_column(ARRAY(Uuid))
+    # Those whose end has been on the rater's screen; None where that is not known.
+    seen: Mapped[list[uuid.UUID] | None] = mapped_column(ARRAY(Uuid))
     # Whether they did not see who wrote what; None where that is not known.
     blind: Mapped[bool | None]
     # Whether `created_at` is when it was judged, and not just when it came in.
@@ -226,6 +238,35 @@ class RankingRevision(Base):
     replaced_at: Mapped[CreatedAt]
 
     __table_args__ = (Index("ix_ranking_revisions_ranking_id", "ranking_id"),)
+
+
+class NoteKind(StrEnum):
+    """What a rater has to say of a task."""
+
+    AMBIGUOUS = "ambiguous"
+    BROKEN = "broken"
+    OTHER = "other"
+
+
+class TaskNote(Base):
+    """A rater's note to the admins about a task: it can be ranked, skipped or put off all the same."""
+
+    __tablename__ = "task_notes"
+
+    id: Mapped[Id]
+    project_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    task_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    rater_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    kind: Mapped[NoteKind] = mapped_column(choice(NoteKind))
+    text: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[CreatedAt]
+    # When an admin was done with it.
+    resolved_at: Mapped[Moment | None]
+
+    __table_args__ = (
+        Index("ix_task_notes_project_id_id", "project_id", "id"),
+        Index("ix_task_notes_task_id", "task_id"),
+    )
 
 
 class GuidelineReading(Base):

@@ -1,6 +1,8 @@
 """The rater's pages: where to rate, the ranking page, guidelines, and one's own work."""
 
 import asyncio
+import csv
+import io
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,10 +18,11 @@ from app.errors import Conflict, InvalidInput, NotAllowed, Unavailable
 from app.projects.models import Guideline, Project
 from app.projects.queries import get_guideline
 from app.projects.service import get_project_for
-from app.rating import assign, history, qualification, queries
+from app.rating import assign, history, notes, qualification, queries
 from app.rating.difference import mark_differences
 from app.rating.forms import (
     describe_strength,
+    list_note_kinds,
     list_roles,
     list_skip_reasons,
     list_steps,
@@ -50,6 +53,8 @@ class HomePage(PageContext):
     """Where there is work."""
 
     rows: Sequence[queries.ProjectWork]
+    # By the project's id: how long what is left takes this rater.
+    minutes_left: Mapping[uuid.UUID, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,8 @@ class TaskPage(PageContext):
     views: Views
     none_is_good: str
     skip_reasons: Sequence[str]
+    # What is the matter with a task, for the admins: its name and what it says.
+    note_kinds: Mapping[str, str]
     # The scale between two: preference, its sign on a phone, what it says.
     steps: Sequence[tuple[int, str, str]]
     # Who says a message.
@@ -104,6 +111,8 @@ class HistoryPage(PageContext):
 
     rankings: PageOf[OwnRanking]
     figures: history.OwnFigures
+    # Where the project lets raters know: how their answers to its gold tasks came out.
+    gold: Sequence[history.OwnGold]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +133,10 @@ async def home(request: Request, session: Session, rater: Rater) -> Response:
     with_work = [row for row in rows if row.left or row.held]
     if len(with_work) == 1:
         return RedirectResponse(f"/rate/{with_work[0].project.slug}", status_code=303)
-    return render(request, "rating/home.html", HomePage(title=_("Rate"), rows=rows))
+    minutes_left = {row.project.id: queries.estimate_minutes(row) for row in rows}
+    return render(
+        request, "rating/home.html", HomePage(title=_("Rate"), rows=rows, minutes_left=minutes_left)
+    )
 
 
 @router.get("/rate/history")
@@ -136,9 +148,27 @@ async def own_work(
     figures = await history.get_own_figures(session, rater)
     rows = await history.list_own_rankings(session, rater, limit=size, offset=(page - 1) * size)
     context = HistoryPage(
-        title=_("My work"), rankings=PageOf(rows, page, figures.listed, size), figures=figures
+        title=_("My work"),
+        rankings=PageOf(rows, page, figures.listed, size),
+        figures=figures,
+        gold=await history.list_own_gold(session, rater),
     )
     return render(request, "rating/history.html", context)
+
+
+@router.get("/rate/history/time-sheet.csv")
+async def time_sheet(session: Session, rater: Rater) -> Response:
+    """A rater's days in each project, for their own books. Days are UTC's."""
+    rows = await queries.list_own_days(session, rater.id)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("day", "project", "rankings", "minutes", "rankings_without_time"))
+    for row in rows:
+        # A ranking that came without its time is counted, and nothing is made up for it.
+        minutes = round(row.seconds / 60, 2)
+        writer.writerow((row.day.isoformat(), row.slug, row.rankings, minutes, row.untimed))
+    headers = {"Content-Disposition": 'attachment; filename="time-sheet.csv"'}
+    return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/rate/history/{ranking_id}")
@@ -373,6 +403,36 @@ async def skip(
     return await _go_on(request, session, project, rater, _("The task was skipped."))
 
 
+@router.post("/rate/assignments/{assignment_id}/later")
+async def put_off(
+    request: Request, assignment_id: uuid.UUID, session: Session, rater: Rater
+) -> Response:
+    """Give the task back for now, with what was put down: it comes again after some others."""
+    slug = await assign.put_off(session, assignment_id, rater)
+    await session.commit()
+    if _wants_json(request):
+        return JSONResponse({"put_off": True})
+    project = await get_project_for(session, rater, slug)
+    return await _go_on(request, session, project, rater, _("You will get the task again."))
+
+
+@router.post("/rate/assignments/{assignment_id}/note")
+async def note(
+    request: Request,
+    assignment_id: uuid.UUID,
+    session: Session,
+    rater: Rater,
+    kind: Annotated[str, Form()] = "",
+    text: Annotated[str, Form()] = "",
+) -> Response:
+    """Tell the admins what is the matter with the task; it stays the rater's."""
+    slug = await notes.create_note(session, assignment_id, rater, kind, text)
+    await session.commit()
+    if _wants_json(request):
+        return JSONResponse({"noted": True})
+    return see_other(request, f"/rate/{slug}", notice=_("The admins have your note."))
+
+
 @router.get("/rate/assignments/{assignment_id}/difference")
 async def difference(
     assignment_id: uuid.UUID,
@@ -464,6 +524,7 @@ async def _task_page(
         views=await view_texts(texts),
         none_is_good=NONE_IS_GOOD,
         skip_reasons=list_skip_reasons(),
+        note_kinds=list_note_kinds(),
         steps=list_steps(),
         roles=list_roles(),
         words=list_words(),

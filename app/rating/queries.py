@@ -194,6 +194,55 @@ async def count_own_by_day(
     return {each: (count, float(seconds)) for each, count, seconds in rows}
 
 
+class OwnDay(NamedTuple):
+    """A rater's day in one project; rankings that came without their time are counted apart."""
+
+    day: date
+    slug: str
+    rankings: int
+    seconds: float
+    untimed: int
+
+
+async def list_own_days(session: AsyncSession, rater_id: uuid.UUID) -> Sequence[OwnDay]:
+    """Every day (UTC) of a rater in every project, the newest first; what they ranked here alone."""
+    day = func.date(func.timezone("UTC", Ranking.created_at))
+    rows = await session.execute(
+        select(
+            day,
+            Project.slug,
+            func.count(),
+            func.coalesce(func.sum(Ranking.seconds), 0.0),
+            func.count().filter(Ranking.seconds.is_(None)),
+        )
+        .join(Project, Project.id == Ranking.project_id)
+        .where(Ranking.rater_id == rater_id, Ranking.assignment_id.is_not(None))
+        .group_by(day, Project.slug)
+        .order_by(day.desc(), Project.slug)
+    )
+    return [OwnDay._make(row) for row in rows]
+
+
+async def list_own_gold(
+    session: AsyncSession, rater: User
+) -> Sequence[Row[str, dict[str, int], dict[str, int] | None]]:
+    """(project's name, ranks, gold ranks) of a rater's answers, where the project lets them know."""
+    rows = await session.execute(
+        select(Project.name, Ranking.ranks, Task.gold_ranks)
+        .join(Task, Task.id == Ranking.task_id)
+        .join(Project, Project.id == Ranking.project_id)
+        .where(
+            Ranking.rater_id == rater.id,
+            Ranking.assignment_id.is_not(None),
+            visible_to(rater),
+            Project.show_gold_results,
+            Task.gold_ranks.is_not(None),
+        )
+        .order_by(Project.name)
+    )
+    return rows.all()
+
+
 async def count_own_agreement(
     session: AsyncSession, rater_id: uuid.UUID, *, newest: int = 500
 ) -> tuple[int, int]:
@@ -240,6 +289,9 @@ async def list_texts(session: AsyncSession, ids: Sequence[uuid.UUID]) -> dict[uu
     return dict(rows.all())
 
 
+COUNTED_TASKS = 1000
+
+
 class ProjectWork(NamedTuple):
     """A project as a rater finds it: tasks left for them, own rankings, whether they hold a task."""
 
@@ -247,12 +299,21 @@ class ProjectWork(NamedTuple):
     left: int
     own: int
     held: bool
+    # What the rater takes for a task there, where it is known.
+    median_seconds: float | None
+
+
+def estimate_minutes(work: ProjectWork) -> int | None:
+    """What is left at the rater's own pace; None where that is not known, or there is plenty."""
+    if work.median_seconds is None or not 0 < work.left < COUNTED_TASKS:
+        return None
+    return max(1, round(work.left * work.median_seconds / 60))
 
 
 async def list_projects_with_work(session: AsyncSession, rater: User) -> Sequence[ProjectWork]:
     """What there is to do for a rater in every project that they see and that is not paused.
 
-    Counting stops at a thousand: a rater needs to know that there is plenty, not how much.
+    Counting stops at COUNTED_TASKS: a rater needs to know that there is plenty, not how much.
     """
     rater_id = rater.id
     had = (
@@ -273,7 +334,7 @@ async def list_projects_with_work(session: AsyncSession, rater: User) -> Sequenc
             ~enough_gold(),
             ~had,
         )
-        .limit(1000)
+        .limit(COUNTED_TASKS)
         .correlate(Project)
         .subquery()
     )
@@ -293,8 +354,13 @@ async def list_projects_with_work(session: AsyncSession, rater: User) -> Sequenc
         )
         .exists()
     )
+    median = (
+        select(func.percentile_cont(0.5).within_group(Ranking.seconds))
+        .where(Ranking.project_id == Project.id, Ranking.rater_id == rater_id)
+        .scalar_subquery()
+    )
     rows = await session.execute(
-        select(Project, left, own, held)
+        select(Project, left, own, held, median)
         .where(Project.paused.is_(False), visible_to(rater))
         .order_by(Project.name)
     )

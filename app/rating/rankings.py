@@ -52,6 +52,8 @@ class NewRanking:
     assignment_id: uuid.UUID | None = None
     # How it came about: what is not known stays None, and nothing is claimed of it.
     presented: Sequence[uuid.UUID] | None = None
+    # Those whose end was on the screen.
+    seen: Sequence[uuid.UUID] | None = None
     blind: bool | None = None
     timed: bool = False
     # When it was judged, where that was elsewhere and is known; else it is now.
@@ -116,6 +118,7 @@ _COLUMNS = _CONTENT | {
     "rater_id": "uuid",
     "assignment_id": "uuid",
     "presented": "uuid[]",
+    "seen": "uuid[]",
     "blind": "boolean",
     "timed": "boolean",
     "guideline_version": "int",

@@ -152,6 +152,8 @@ class RankingIn(Input):
     # What was on the screen, where the sender knows: the guidelines' version, and the axes and flags.
     guideline_version: int | None = Field(default=None, ge=0, le=1_000_000, strict=True)
     questions: Word | None = None
+    # The candidates whose end has been on the screen; left out where nobody knows.
+    seen: list[uuid.UUID] | None = Field(default=None, max_length=9)
 
     @model_validator(mode="before")
     @classmethod

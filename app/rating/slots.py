@@ -38,6 +38,8 @@ class Holding(NamedTuple):
     qualification_state: str | None
     # Whether the lease of somebody else has run out.
     others_expired: bool
+    # Whether they have put something off.
+    put_off: bool
 
 
 class NextTask(NamedTuple):
@@ -85,7 +87,7 @@ _OPEN_FOR_RATER = """
       AND NOT EXISTS (SELECT FROM assignments AS had
                       WHERE had.task_id = tasks.id
                         AND had.rater_id IS NOT DISTINCT FROM :rater_id
-                        AND had.state <> 'expired'
+                        AND (had.state <> 'expired' OR had.deferred_at IS NOT NULL)
                       OFFSET 0)
 """
 _HOLDING = text("""
@@ -99,7 +101,10 @@ _HOLDING = text("""
             WHERE project_id = :project_id AND rater_id = :rater_id) AS qualification_state,
            EXISTS (SELECT FROM assignments
                    WHERE project_id = :project_id AND state = 'leased' AND rater_id <> :rater_id
-                     AND expires_at <= statement_timestamp()) AS others_expired
+                     AND expires_at <= statement_timestamp()) AS others_expired,
+           EXISTS (SELECT FROM assignments
+                   WHERE project_id = :project_id AND rater_id = :rater_id AND state = 'expired'
+                     AND deferred_at IS NOT NULL) AS put_off
 """)
 
 _FREE_EXPIRED = text("""
@@ -121,13 +126,7 @@ _FREE_EXPIRED = text("""
     WHERE tasks.id = freed.task_id
 """)
 
-_LOCK_NEXT = text(f"""
-    WITH task AS MATERIALIZED (
-        {_OPEN_FOR_RATER}
-        ORDER BY priority DESC, overlap - open_slots, id
-        LIMIT 1
-        FOR NO KEY UPDATE SKIP LOCKED
-    )
+_CONTENTS = f"""
     SELECT task.id AS task_id, task.overlap, prompt.messages, {CANDIDATES},
            own.id AS own_id, own.presented, own.draft
     FROM task
@@ -135,7 +134,39 @@ _LOCK_NEXT = text(f"""
     LEFT JOIN LATERAL (SELECT id, presented, draft FROM assignments
                        WHERE task_id = task.id AND rater_id IS NOT DISTINCT FROM :rater_id
                        OFFSET 0) AS own ON true
+"""
+
+_LOCK_NEXT = text(f"""
+    WITH task AS MATERIALIZED (
+        {_OPEN_FOR_RATER}
+        ORDER BY priority DESC, overlap - open_slots, id
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    )
+    {_CONTENTS}
 """)
+
+# What the rater put off, the oldest first: it is due once they have done so many others since.
+_PUT_OFF_BY_RATER = """
+    SELECT tasks.id, tasks.prompt_id, tasks.overlap
+    FROM assignments AS own JOIN tasks ON tasks.id = own.task_id
+    WHERE own.project_id = :project_id AND own.rater_id = :rater_id AND own.state = 'expired'
+      AND own.deferred_at IS NOT NULL
+      AND tasks.open_slots > 0 AND tasks.retired_at IS NULL AND (tasks.gold OR NOT :gold_alone)
+      AND (SELECT count(*) FROM assignments AS done
+           WHERE done.rater_id = :rater_id AND done.project_id = :project_id
+             AND done.finished_at > own.deferred_at) >= :others_done
+"""
+_LOCK_PUT_OFF = text(f"""
+    WITH task AS MATERIALIZED (
+        {_PUT_OFF_BY_RATER}
+        ORDER BY own.deferred_at
+        LIMIT 1
+        FOR NO KEY UPDATE OF tasks SKIP LOCKED
+    )
+    {_CONTENTS}
+""")
+_ANY_PUT_OFF = text(f"SELECT EXISTS ({_PUT_OFF_BY_RATER})")
 
 _ANY_OPEN = text(f"SELECT EXISTS ({_OPEN_FOR_RATER})")
 
@@ -156,7 +187,7 @@ _TAKE_AGAIN = text(f"""
     WITH leased AS (
         UPDATE assignments
         SET state = 'leased', slot = {_FREE_SLOT}, guideline_version = :guideline_version,
-            prefetched = :prefetched, qualification = :qualification,
+            prefetched = :prefetched, qualification = :qualification, deferred_at = NULL,
             leased_at = statement_timestamp(), expires_at = {_LEASE_END}
         WHERE id = :id AND state = 'expired'
         RETURNING expires_at
@@ -248,6 +279,17 @@ _GIVE_BACK = text("""
 """)
 
 
+# No lock is waited for but the task's and the assignment's, taken before.
+_DEFER = text("""
+    WITH gone AS (
+        UPDATE assignments
+        SET state = 'expired', slot = NULL, prefetched = false, deferred_at = statement_timestamp()
+        WHERE id = :id
+    )
+    UPDATE tasks SET open_slots = LEAST(open_slots + :slots, overlap) WHERE id = :task_id
+""")
+
+
 async def find_holding(
     session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID
 ) -> Holding:
@@ -268,6 +310,29 @@ async def lock_next_task_skip_locked(
     values = {"project_id": project_id, "rater_id": rater_id, **source._asdict()}
     row = (await session.execute(_LOCK_NEXT, values)).one_or_none()
     return NextTask(**row._asdict()) if row else None
+
+
+async def lock_put_off_skip_locked(
+    session: AsyncSession,
+    project_id: uuid.UUID,
+    rater_id: uuid.UUID,
+    *,
+    others_done: int,
+    gold_alone: bool,
+) -> NextTask | None:
+    """What the rater put off longest ago and has done that many others since, locked, with its contents."""
+    values = {"project_id": project_id, "rater_id": rater_id}
+    due = {"others_done": others_done, "gold_alone": gold_alone}
+    row = (await session.execute(_LOCK_PUT_OFF, values | due)).one_or_none()
+    return NextTask(**row._asdict()) if row else None
+
+
+async def has_put_off(
+    session: AsyncSession, project_id: uuid.UUID, rater_id: uuid.UUID, *, gold_alone: bool
+) -> bool:
+    """Whether anything that the rater put off can be taken again, be it locked at this moment."""
+    values = {"project_id": project_id, "rater_id": rater_id, "others_done": 0}
+    return bool(await session.scalar(_ANY_PUT_OFF, values | {"gold_alone": gold_alone}))
 
 
 async def has_open_task(
@@ -364,3 +429,11 @@ async def give_back(
     """Mark an assignment skipped and free the `slots` (1 or 0) that it held. Lock both first."""
     values = {"id": assignment_id, "task_id": task_id, "reason": reason, "slots": slots}
     await session.execute(_GIVE_BACK, values)
+
+
+async def defer(
+    session: AsyncSession, assignment_id: uuid.UUID, task_id: uuid.UUID, slots: int
+) -> None:
+    """Put an assignment off and free the `slots` (1 or 0) that it held. Lock both first."""
+    values = {"id": assignment_id, "task_id": task_id, "slots": slots}
+    await session.execute(_DEFER, values)

@@ -9,7 +9,7 @@ from app.accounts.models import User
 from app.errors import Conflict, NotFound
 from app.rating import assignments, qualification, slots
 from app.rating.assign import OPEN, lease_of, no_such_assignment
-from app.rating.judgement import check_ranking, check_screen
+from app.rating.judgement import check_ranking, check_screen, check_seen
 from app.rating.models import AssignmentState, Ranking
 from app.rating.rankings import (
     Content,
@@ -66,6 +66,7 @@ async def submit_ranking(
     if assignment.state in OPEN:
         check_screen(given, assignment.axes, assignment.flags, assignment.newest_version)
         check_ranking(given, assignment.presented, assignment.axes, assignment.flags)
+        check_seen(given.seen, assignment.presented, required=assignment.require_seen)
         surplus = await _finish(session, assignment_id, assignment.task_id)
     if surplus is None:
         return await _answer_again(session, assignment_id, given)
@@ -77,6 +78,7 @@ async def submit_ranking(
             assignment_id=assignment_id,
             rater_id=rater.id,
             presented=assignment.presented,
+            seen=given.seen,
             blind=True,
             timed=True,
             guideline_version=assignment.guideline_version

@@ -64,7 +64,10 @@ export class Desk {
   preparePrompt() {
     const pane = get(".prompt-pane", this.task.root);
     const button = get(".prompt-toggle", pane);
-    button.hidden = pane.scrollHeight <= pane.clientHeight + 4 && !narrow.matches && !find(".earlier", pane);
+    button.hidden = false;
+    // A phone folds even a short one once the responses are read.
+    const fits = pane.scrollHeight <= pane.clientHeight + 4 && !find(".earlier", pane);
+    button.classList.toggle("spare", fits);
     button.addEventListener("click", () => this.togglePrompt());
   }
 

@@ -31,6 +31,8 @@ const ACTIONS = new Map([
   ["n", { name: "none" }],
   ["b", { name: "back" }],
   ["s", { name: "skip" }],
+  ["l", { name: "later" }],
+  ["m", { name: "note" }],
   ["g", { name: "guidelines" }],
   ["?", { name: "keys" }],
 ]);

@@ -37,6 +37,8 @@ function act({ name, by = 0 }, task) {
     none: () => task.toggleNone(),
     back: () => find("#back")?.click(),
     difference: () => openDialog("difference-dialog", task),
+    later: () => find("#later", document, HTMLFormElement)?.requestSubmit(),
+    note: () => openDialog("note-dialog", task),
     skip: () => openDialog("skip-dialog", task),
     guidelines: () => openDialog("guidelines-dialog", task),
     one: () => task.desk.choose("one"),
@@ -85,6 +87,23 @@ document.addEventListener("keydown", (event) => {
 });
 for (const button of findAll(".rate-head [data-dialog]")) {
   button.addEventListener("click", () => openDialog(button.dataset.dialog ?? "", tasks.current));
+}
+/** The small forms of the page are the present task's.
+ * @type {[string, (task: Task, form: HTMLFormElement) => Promise<void>][]}
+ */
+const answers = [
+  ["skip", (task, form) => task.giveBack(form)],
+  ["later", (task, form) => task.putOff(form)],
+  ["note", (task, form) => task.tellAdmins(form)],
+];
+for (const [id, send] of answers) {
+  const form = find(`#${id}`, document, HTMLFormElement);
+  if (!form) continue; // a stored ranking is changed or left, never given back
+  find("[data-close]", form)?.addEventListener("click", () => form.closest("dialog")?.close());
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (tasks.current) send(tasks.current, form);
+  });
 }
 document.addEventListener("click", ({ target }) => {
   const menu = find(".menu[open]", document, HTMLDetailsElement);

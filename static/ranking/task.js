@@ -3,7 +3,7 @@
 import { describeTier, openDialog, prepareCards, showMark, showRanks } from "./cards.js";
 import { Desk } from "./desk.js";
 import { Differences } from "./difference.js";
-import { encodeForm, find, findAll, get, getField } from "../shared/dom.js";
+import { at, encodeForm, find, findAll, get, getField, getToken } from "../shared/dom.js";
 import { DraftKeeper } from "./draft.js";
 import { RankingForm } from "./form.js";
 import { readProblem } from "./outbox.js";
@@ -85,14 +85,6 @@ export class Task {
       button.addEventListener("click", () => openDialog(button.dataset.dialog ?? "", this));
     }
     get("#copy-best", this.root).addEventListener("click", () => this.copyBest());
-    const dialog = find("#skip-dialog", this.root, HTMLDialogElement);
-    if (!dialog) return; // a stored ranking is changed or left, never skipped
-    get("[data-close]", dialog).addEventListener("click", () => dialog.close());
-    const skipForm = get("form", dialog, HTMLFormElement);
-    skipForm.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.skip(skipForm, dialog);
-    });
   }
 
   /** What is stored stays so until a change of it is submitted: then there is no draft. */
@@ -173,6 +165,20 @@ export class Task {
   /** @param {HTMLElement} card its end has been on the screen */
   noteSeen(card) {
     get(`[data-jump="${this.cards.indexOf(card)}"]`, this.root).classList.add("seen");
+  }
+
+  /** Where the project asks for it, each response is seen to its end before a ranking goes; whether one is not.
+   * @returns {boolean}
+   */
+  lookAtAll() {
+    const unseen = this.cards.filter((card) => !this.sight.seen.has(card));
+    if (this.root.dataset.requireSeen === undefined || !unseen.length) return false;
+    const reason = say("unseen", { letters: unseen.map((card) => card.dataset.letter).join(", ") });
+    this.note(reason);
+    announce(reason);
+    this.touched = true;
+    this.mark(unseen[0]);
+    return true;
   }
 
   /** A key that judges what is not on the screen brings it there first; whether it did.
@@ -272,6 +278,7 @@ export class Task {
       if (unranked) this.mark(unranked);
       return;
     }
+    if (this.lookAtAll()) return;
     this.sent = true;
     this.draft.stop();
     getField(this.form.element, "seconds").value = this.seconds.toFixed(1);
@@ -301,20 +308,48 @@ export class Task {
     if (field === "questions" && !this.changing) this.listener.onOutdated(this);
   }
 
-  /**
+  /** Post a small form; whether the server took it. Dialogs make way.
    * @param {HTMLFormElement} form
-   * @param {HTMLDialogElement} dialog
    */
-  async skip(form, dialog) {
-    const options = { method: "POST", headers: { Accept: "application/json" }, body: encodeForm(form) };
-    const answer = await fetch(form.getAttribute("action") ?? "", options).catch(() => null);
-    dialog.close();
-    if (answer?.ok) {
-      this.sent = true;
-      local.drop(draftKey(this.id));
-      this.listener.onSkip(this);
-    } else {
-      this.note(answer ? say("refused", await readProblem(answer)) : say("kept_here"));
+  async post(form) {
+    const body = encodeForm(form);
+    body.set("csrf_token", getToken(this.form.element)); // the page's own may be older than the task
+    const options = { method: "POST", headers: { Accept: "application/json" }, body };
+    const answer = await fetch(at(`/rate/assignments/${this.id}/${form.id}`), options).catch(() => null);
+    form.closest("dialog")?.close();
+    if (answer?.ok && !answer.redirected) {
+      form.reset();
+      return true;
     }
+    this.note(answer ? say("refused", await readProblem(answer)) : say("kept_here"));
+    return false;
+  }
+
+  /** @param {HTMLFormElement} form */
+  async giveBack(form) {
+    if (!(await this.post(form))) return;
+    this.sent = true;
+    local.drop(draftKey(this.id));
+    this.listener.onSkip(this);
+  }
+
+  /** Put the task off, with what was put down so far: that goes to the server first.
+   * @param {HTMLFormElement} form
+   */
+  async putOff(form) {
+    if (this.sent) return;
+    find("dialog[open]", document, HTMLDialogElement)?.close();
+    this.draft.stop();
+    await this.draft.save();
+    if (!(await this.post(form))) return;
+    this.sent = true;
+    this.listener.onSkip(this);
+  }
+
+  /** @param {HTMLFormElement} form */
+  async tellAdmins(form) {
+    if (!(await this.post(form))) return;
+    this.note(say("noted"));
+    announce(say("noted"));
   }
 }

@@ -25,7 +25,12 @@ export class Tasks {
       owner: get("#told").dataset.rater ?? "",
       store: local,
       send: (address, options) => fetch(address, options),
-      getToken: () => find("input[name=csrf_token]", document, HTMLInputElement)?.value,
+      // The newest one: that of the task that came last.
+      getToken: () =>
+        (
+          find("#workspace [name=csrf_token]", document, HTMLInputElement) ??
+          find("[name=csrf_token]", document, HTMLInputElement)
+        )?.value,
       listener: {
         onStored: (stored) => {
           tellStored(stored);

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.accounts.models import User
+from app.rating.models import NoteKind, Ranking, TaskNote
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
 from tests.factories.projects import create_project
@@ -279,3 +281,82 @@ async def test_a_phone_shows_one_response_by_swipe_and_makes_room_for_it(
     await swipe(0, 2000)
     await expect(page.locator(".rate-head")).to_be_visible()
     await phone.close()
+
+
+async def test_digits_speak_to_the_field_that_has_the_focus_and_ctrl_enter_submits_from_a_dialog(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    axes = [{"name": "true", "question": "Is it true?", "min": 1, "max": 5, "per": "response"}]
+    await open_desk(session, page, site, rater, ["one", "two", "three"], axes=axes)
+    ids = await page.locator(".card").evaluate_all("cards => cards.map(c => c.dataset.candidate)")
+    await card(page, "B").locator(".scale input").first.focus()
+    await page.keyboard.press("4")
+    await expect(page.locator("#order")).to_have_text("Nothing placed yet")
+    await page.keyboard.press("9")  # no such score
+    await card(page, "A").focus()
+    for key in ("1", "2", "3"):
+        await page.keyboard.press(key)
+    await page.keyboard.press("g")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator(".recap:has(.badge) .order")).to_have_text("A > B > C")
+    await expect(page.locator("dialog[open]")).to_have_count(0)
+    ranking = (await session.scalars(select(Ranking).where(Ranking.rater_id == rater.id))).one()
+    assert ranking.axes == {"true": {ids[1]: 4}}
+    assert sorted(map(str, ranking.seen or [])) == sorted(ids)
+
+
+async def test_a_task_is_put_off_by_a_key_and_comes_back_with_what_was_put_down(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_desk(session, page, site, rater, ["one", "two", "three"])
+    first = await page.get_attribute("#workspace", "data-assignment")
+    await page.keyboard.press("2")
+    await page.keyboard.press("l")
+    other = page.locator(f"#workspace[data-assignment]:not([data-assignment='{first}'])")
+    await expect(other).to_be_visible()
+    for key in ("1", "2", "3", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator(f"#workspace[data-assignment='{first}']")).to_be_visible()
+    await expect(page.locator("#order")).to_have_text("A")
+
+
+async def test_admins_are_told_what_is_the_matter_and_the_task_stays(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    await open_desk(session, page, site, rater, ["one", "two", "three"])
+    assignment = await page.get_attribute("#workspace", "data-assignment")
+    await page.keyboard.press("m")
+    await page.get_by_label("Something of it is broken or missing").check()
+    await page.get_by_label("In your words").fill("The picture is not there")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("#announcer")).to_have_text("The admins have your note")
+    found = (await session.scalars(select(TaskNote).where(TaskNote.rater_id == rater.id))).one()
+    assert (found.kind, found.text) == (NoteKind.BROKEN, "The picture is not there")
+    assert await page.get_attribute("#workspace", "data-assignment") == assignment
+    await expect(page.locator("#order")).to_have_text("Nothing placed yet")
+
+
+async def test_where_a_project_asks_for_it_each_response_is_seen_to_its_end_first(
+    session: AsyncSession, page: Page, site: Site, rater: User
+) -> None:
+    texts = [write(700, number) for number in range(3)]
+    await open_desk(session, page, site, rater, texts, require_seen=True)
+    for key in ("1", "2", "3", "Enter"):
+        await page.keyboard.press(key)
+    await expect(page.locator("#saved")).to_have_text(
+        "Look at each response to its end first: A, B, C"
+    )
+    for letter in "ABC":
+        await card(page, letter).focus()
+        await page.keyboard.press("x")
+        await (
+            card(page, letter)
+            .locator(".text-end")
+            .evaluate("end => end.scrollIntoView({ block: 'center' })")
+        )
+        await expect(page.locator(f".jump.seen:has-text('{letter}')")).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".recap:has(.badge) .order")).to_have_text("A > B > C")
+    ranking = (await session.scalars(select(Ranking).where(Ranking.rater_id == rater.id))).one()
+    assert ranking.seen is not None
+    assert len(ranking.seen) == 3

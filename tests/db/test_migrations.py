@@ -46,6 +46,7 @@ PARTICULAR: dict[tuple[str, str], Any] = {
     ("runs", "stage"): "reward",
     ("qualifications", "state"): "passed",
     ("rankings", "strength"): 1,
+    ("task_notes", "kind"): "broken",
     ("projects", "first_view"): "source",
 }
 
