@@ -286,13 +286,19 @@ async def test_a_phone_shows_one_response_by_swipe_and_makes_room_for_it(
 async def test_digits_speak_to_the_field_that_has_the_focus_and_ctrl_enter_submits_from_a_dialog(
     session: AsyncSession, page: Page, site: Site, rater: User
 ) -> None:
-    axes = [{"name": "true", "question": "Is it true?", "min": 1, "max": 5, "per": "response"}]
+    axes = [
+        {"name": "true", "question": "Is it true?", "min": 1, "max": 5, "per": "response"},
+        {"name": "unsafe", "question": "Unsafe", "min": 0, "max": 1, "per": "response"},
+    ]
     await open_desk(session, page, site, rater, ["one", "two", "three"], axes=axes)
     ids = await page.locator(".card").evaluate_all("cards => cards.map(c => c.dataset.candidate)")
     await card(page, "B").locator(".scale input").first.focus()
     await page.keyboard.press("4")
     await expect(page.locator("#order")).to_have_text("Nothing placed yet")
     await page.keyboard.press("9")  # no such score
+    await card(page, "C").get_by_label("Unsafe").check()  # a flag of this response
+    await page.reload()
+    await expect(card(page, "C").get_by_label("Unsafe")).to_be_checked()
     await card(page, "A").focus()
     for key in ("1", "2", "3"):
         await page.keyboard.press(key)
@@ -301,7 +307,7 @@ async def test_digits_speak_to_the_field_that_has_the_focus_and_ctrl_enter_submi
     await expect(page.locator(".recap:has(.badge) .order")).to_have_text("A > B > C")
     await expect(page.locator("dialog[open]")).to_have_count(0)
     ranking = (await session.scalars(select(Ranking).where(Ranking.rater_id == rater.id))).one()
-    assert ranking.axes == {"true": {ids[1]: 4}}
+    assert ranking.axes == {"true": {ids[1]: 4}, "unsafe": {ids[2]: 1}}
     assert sorted(map(str, ranking.seen or [])) == sorted(ids)
 
 
