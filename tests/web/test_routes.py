@@ -52,7 +52,7 @@ ADMIN_ONLY = {("POST", "/api/v1/projects"), ("POST", "/api/v1/policies")}
 FIGURES = {"/admin/projects", "/admin/projects/{slug}", "/admin/policies"}
 FIGURES |= {f"/admin/projects/{{slug}}/{tab}" for tab in ("generation", "guidelines", "raters")}
 DATA = {"/admin/projects/{slug}/prompts", "/admin/projects/{slug}/prompts/{prompt_id}"}
-DATA |= {"/rate/{slug}/preview"}
+DATA |= {"/rate/{slug}/preview", "/admin/projects/{slug}/notes"}
 READ_ONLY = {("GET", path) for path in FIGURES | DATA}
 
 
