@@ -126,7 +126,7 @@ async def get_standing(session: AsyncSession, project: Project, rater: User) -> 
         lease = lease_of(contents) if contents is not None else None
         if lease is not None and not lease.expired:
             return Standing(lease, more=True)
-    if holding.held or holding.prefetched or holding.put_off:
+    if holding.held or holding.prefetched:
         return Standing(None, more=True)
     qualify = must_qualify(project, holding.qualification_state)
     if project.paused:
@@ -136,7 +136,14 @@ async def get_standing(session: AsyncSession, project: Project, rater: User) -> 
         TaskSource(gold=False, max_shown=GOLD_SLOTS),
         TaskSource(gold=True, max_shown=GOLD_SLOTS if qualify else project.overlap),
     ]
-    more = holding.others_expired or await _has_open_task(session, project, rater, sources)
+    more = (
+        holding.others_expired
+        or await _has_open_task(session, project, rater, sources)
+        or (
+            holding.put_off
+            and await slots.has_put_off(session, project.id, rater.id, gold_alone=qualify)
+        )
+    )
     return Standing(None, more=more)
 
 

@@ -127,6 +127,7 @@ class OwnFigures:
     # Rankings an hour at that time; None where it is not known.
     pace: float | None
     skipped: int
+    put_off: int
     # The share of pairs that others who had the same tasks put the same way; None where nobody has.
     agreement: float | None
     shared_pairs: int
@@ -175,6 +176,7 @@ async def get_own_figures(session: AsyncSession, rater: User, *, days: int = 14)
         median_seconds=totals.median_seconds,
         pace=3600 / totals.median_seconds if totals.median_seconds else None,
         skipped=totals.skipped,
+        put_off=totals.put_off,
         agreement=same / shared if shared else None,
         shared_pairs=shared,
         days=rows,

@@ -160,6 +160,8 @@ class OwnTotals(NamedTuple):
     total: int
     median_seconds: float | None
     skipped: int
+    # Put off, and still to be had.
+    put_off: int
 
 
 async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> OwnTotals:
@@ -170,12 +172,26 @@ async def get_own_totals(session: AsyncSession, rater_id: uuid.UUID) -> OwnTotal
         .where(Assignment.rater_id == rater_id, Assignment.state == AssignmentState.SKIPPED)
         .scalar_subquery()
     )
+    put_off = (
+        select(func.count())
+        .select_from(Assignment)
+        .join(Task, Task.id == Assignment.task_id)
+        .where(
+            Assignment.rater_id == rater_id,
+            Assignment.state == AssignmentState.EXPIRED,
+            Assignment.deferred_at.is_not(None),
+            Task.open_slots > 0,
+            Task.retired_at.is_(None),
+        )
+        .scalar_subquery()
+    )
     median = func.percentile_cont(0.5).within_group(Ranking.seconds)
     rows = await session.execute(
         select(
             func.count().label("total"),
             median.label("median_seconds"),
             skipped.label("skipped"),
+            put_off.label("put_off"),
         ).where(Ranking.rater_id == rater_id)
     )
     return OwnTotals(**rows.one()._asdict())

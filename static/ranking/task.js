@@ -172,7 +172,8 @@ export class Task {
    */
   lookAtAll() {
     const unseen = this.cards.filter((card) => !this.sight.seen.has(card));
-    if (this.root.dataset.requireSeen === undefined || !unseen.length) return false;
+    // What a stored ranking saw is stored with it: to change it asks nothing again.
+    if (this.changing || this.root.dataset.requireSeen === undefined || !unseen.length) return false;
     const reason = say("unseen", { letters: unseen.map((card) => card.dataset.letter).join(", ") });
     this.note(reason);
     announce(reason);

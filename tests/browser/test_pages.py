@@ -12,7 +12,7 @@ from app.accounts import service as accounts
 from app.accounts.guards import SESSION_COOKIE
 from app.accounts.models import Role
 from app.projects.models import Project
-from app.rating import assign, qualification
+from app.rating import assign, notes, qualification
 from app.rating.models import QualificationState
 from app.rating.schemas import RankingIn
 from app.rating.submit import submit_ranking
@@ -65,6 +65,7 @@ async def furnished(session: AsyncSession) -> Furnished:
     await qualification.set_qualification(session, project, rater.id, passed, actor=admin.id)
     lease = await assign.lease_next_task(session, project, rater)
     assert lease is not None
+    await notes.create_note(session, lease.assignment_id, rater, "broken", "A picture is missing")
     ranks = {each.id: number for number, each in enumerate(lease.candidates, start=1)}
     given = RankingIn(ranks=ranks, axes={"helpful": 4}, rationale="so", rewrite="a better one")
     stored = await submit_ranking(session, lease.assignment_id, rater, given)
@@ -86,6 +87,7 @@ PAGES = [
     (Role.ADMIN, "/admin/projects/new"),
     (Role.ADMIN, "/admin/projects/{slug}"),
     (Role.ADMIN, "/admin/projects/{slug}/prompts"),
+    (Role.ADMIN, "/admin/projects/{slug}/notes"),
     (Role.ADMIN, "/admin/projects/{slug}/generation"),
     (Role.ADMIN, "/admin/projects/{slug}/raters"),
     (Role.ADMIN, "/admin/projects/{slug}/settings"),

@@ -92,9 +92,12 @@ async def test_meanwhile_it_is_anybodys_and_who_is_done_cannot_put_off(
     other = await create_user(session)
     with pytest.raises(NotFound):
         await assign.put_off(session, first.assignment_id, other)
+    assert (await history.get_own_figures(session, rater)).put_off == 1
     theirs = await rank_next(session, project, other)
     assert theirs.task_id == first.task_id
     assert await assign.lease_next_task(session, project, rater) is None
+    assert not (await assign.get_standing(session, project, rater)).more
+    assert (await history.get_own_figures(session, rater)).put_off == 0
     with pytest.raises(Conflict):
         await assign.put_off(session, theirs.assignment_id, other)
 
