@@ -19,6 +19,7 @@ SPLITS = "tests/trainer/data/test_splits.py"
 FAMILIES = "tests/trainer/engine/test_families.py"
 OPTIONS = "tests/trainer/test_options.py"
 STAGES = "tests/trainer/test_stages.py"
+SCHEDULES = "tests/trainer/formulas/test_schedules.py"
 
 SUPERVISED = [
     Mutant(
@@ -743,5 +744,95 @@ SUPERVISED = [
         old='float(f"{value:.9g}")',
         new="round(float(value), 3)",
         tests=(f"{STEPS}[sft-Llama-right]",),
+    ),
+    Mutant(
+        name="window-ignored",
+        breaks="rows may be longer than the model's positions",
+        file="trainer/engine/models.py",
+        old="return min(max_length, window_of(*models) or max_length)",
+        new="return max_length",
+        tests=(f"{SUPERVISED_STEPS}::test_no_row_is_longer_than_the_models_window",),
+    ),
+    Mutant(
+        name="cut-at-the-end",
+        breaks="a prompt that is too long loses its end",
+        file="trainer/engine/tokens.py",
+        old="return [*bos, *ids[-kept:]] if kept > 0 else []",
+        new="return ids[:max_tokens]",
+        tests=(
+            f"{LOSSES_OPTIONS}[sft-cut]",
+            f"{LOSSES_OPTIONS}[reward-cut]",
+        ),
+    ),
+    Mutant(
+        name="prompt-of-the-chosen",
+        breaks="both sides of a pair get the chosen one's prompt, cut differently as it may be",
+        file="trainer/dpo.py",
+        old="return [(prompt, [chosen]), (other, [rejected])]",
+        new="return [(prompt, [chosen]), (prompt, [rejected])]",
+        tests=(f"{LOSSES_OPTIONS}[dpo-cut]",),
+    ),
+    Mutant(
+        name="mean-of-means",
+        breaks="a figure on what is held out is the mean of its parts' means",
+        file="trainer/sft.py",
+        old="    return total / sum(map(count_targets, rows))\n",
+        new="    return total / count_targets(rows[0]) / len(rows)\n",
+        tests=(f"{STEPS}[sft-Llama-right]",),
+    ),
+    Mutant(
+        name="last-pass-left-out",
+        breaks="what fills no whole pass is not measured",
+        file="trainer/dpo.py",
+        old="            loss += part.loss.item()\n",
+        new="            loss = part.loss.item()\n",
+        tests=(
+            f"{SUPERVISED_STEPS}::test_figures_are_the_same_however_many_examples_share_a_pass",
+        ),
+    ),
+    Mutant(
+        name="length-in-the-reward",
+        breaks="--length-control takes the offset away from where it put it",
+        file="trainer/reward.py",
+        old="rewards = rewards + offset.slope * lengths / offset.scale * mask",
+        new="rewards = rewards - offset.slope * lengths / offset.scale * mask",
+        tests=(f"{LOSSES_OPTIONS}[reward-length]",),
+    ),
+    Mutant(
+        name="ties-clipped-with-the-model",
+        breaks="the ties' parameters move at the model's rate",
+        file="trainer/engine/fit.py",
+        old='"lr_scale": beside_lr / lr}',
+        new='"lr_scale": 1.0}',
+        tests=(f"{LOSSES_OPTIONS}[reward-davidson]",),
+    ),
+    Mutant(
+        name="spread-over-prompts",
+        breaks="the spread of rewards is that of all of them",
+        file="trainer/reward.py",
+        old="squares = sum(float((own - own.mean()).square().sum()) for own in rewards)",
+        new=(
+            "squares = sum(float((own - torch.cat([*rewards]).mean()).square().sum()) for "
+            "own in rewards)"
+        ),
+        tests=(f"{STEPS}[reward-Llama-right]",),
+    ),
+    Mutant(
+        name="steps-rounded-down",
+        breaks="the last part of a pass over the data is left out",
+        file="trainer/formulas/schedules.py",
+        old="max(1, round(epochs * examples / batch_size))",
+        new="max(1, int(epochs * examples / batch_size))",
+        tests=(f"{SCHEDULES}::test_steps_are_those_asked_for_or_of_the_passes_over_the_data",),
+    ),
+    Mutant(
+        name="judge-chooses",
+        breaks="of n draws the judge takes its own favourite",
+        file="trainer/compare.py",
+        old="choose_by=reward if config.judge and best_of > 1 else None",
+        new="choose_by=None",
+        tests=(
+            f"{SUPERVISED_FLAGS}::test_best_of_n_is_chosen_by_the_reward_model_and_judged_by_another",
+        ),
     ),
 ]

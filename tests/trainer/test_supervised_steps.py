@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.trainer import plain
 from tests.trainer.collected import write_export
 from tests.trainer.conftest import make_tokenizer
-from tests.trainer.families import make_policy
+from tests.trainer.families import CONFIGS, make_policy
 from tests.trainer.flags import alike
 from trainer import dpo, reward, sft
 from trainer.data.files import read_demonstrations, read_rankings
@@ -220,10 +220,10 @@ def test_figures_are_the_same_however_many_examples_share_a_pass(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_row_is_longer_than_the_models_window(stage: str, export: str, tmp_path: Path) -> None:
-    """--max-length is 512 by default; GPT-2 with fewer positions would find none for the rest."""
+    """--max-length is 512 by default; what a model says beyond its positions it never learnt."""
     model = tmp_path / "model"
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 64, "n_positions": 20}
-    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(model)
+    sizes = CONFIGS["Llama"] | {"max_position_embeddings": 20}
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(model)
     make_tokenizer().save_pretrained(model)
     main, settings, _ = STAGES[stage]
     config = settings(
