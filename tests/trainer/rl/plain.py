@@ -44,7 +44,10 @@ class Plain:
             transformers.AutoModelForCausalLM, config.reference or config.model
         ).requires_grad_(False)
         scorer = transformers.AutoModelForSequenceClassification
-        self.reward, self.value = load(scorer, config.reward), load(scorer, config.reward)
+        paths = config.reward.split(",")
+        self.rewards = [load(scorer, path) for path in paths]
+        self.value = load(scorer, paths[0])
+        self.heldout = load(scorer, config.heldout_reward) if config.heldout_reward else None
         ends = json.loads((Path(config.model) / "generation_config.json").read_text())
         self.ends = ends["eos_token_id"]
         self.beta = config.kl_coef
@@ -75,13 +78,23 @@ class Plain:
         known = (logits[:, : len(self.tokenizer)] / self.config.temperature).log_softmax(-1)
         return known[range(len(response)), response], -(known.exp() * known).sum(-1)
 
-    def score(self, row: Row) -> float:
+    def read(self, scorer: Any, row: Row) -> float:
         """The reward of the response with the end that the template gives it, as transformers reads it."""
         prompt, response = row
         said = response[:-1] if self.ended(row) else response
         ids = torch.tensor([[*prompt, *said, self.tokenizer.eos_token_id]])
         with torch.no_grad():
-            return float(self.reward(input_ids=ids).logits[0, 0]) - self.reward.config.reward_mean
+            return float(scorer(input_ids=ids).logits[0, 0]) - scorer.config.reward_mean
+
+    def members(self, row: Row) -> Tensor:
+        """(M,) what each reward model of the ensemble gives."""
+        return torch.tensor([self.read(each, row) for each in self.rewards], dtype=torch.float64)
+
+    def score(self, row: Row) -> float:
+        """Their mean, less its price where they differ."""
+        rewards = self.members(row)
+        price = self.config.uncertainty_coef if self.config.ensemble == "uncertain" else 0.0
+        return float(rewards.mean() - price * rewards.var(correction=0))
 
     def ended(self, row: Row) -> bool:
         return row[1][-1] in self.ends
@@ -98,7 +111,7 @@ class Plain:
         count = len(rows)
         gaps = [one - other for one, other in zip(old, ref, strict=True)]
         kl = float(sum(gap.sum() for gap in gaps)) / count
-        return {
+        figures = {
             "score": sum(scores) / count,
             "score_std": float(torch.tensor(scores).std()),
             "rlhf_reward": sum(self.penalised(rows, scores)) / count - self.beta * kl,
@@ -111,6 +124,9 @@ class Plain:
             "response_length": sum(len(response) for _, response in rows) / count,
             "ended_share": sum(map(self.ended, rows)) / count,
         }
+        if self.heldout is not None:
+            figures["heldout_score"] = sum(self.read(self.heldout, row) for row in rows) / count
+        return figures
 
     def adapt(self, kl: float) -> None:
         """Ziegler et al. 2019: beta follows the KL of a response."""
@@ -211,6 +227,8 @@ class PlainPPO(Plain):
         missed = torch.cat(returns) - torch.cat(old_values)
         figures = self.experience_figures(rows, scores, old, ref) | {
             "lr": lr,
+            "reward_uncertainty": sum(float(self.members(row).std(correction=0)) for row in rows)
+            / len(rows),
             "value_error": float(missed.square().mean()),
             "explained_variance": 1
             - float(missed.var(correction=0) / torch.cat(returns).var(correction=0)),

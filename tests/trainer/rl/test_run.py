@@ -173,14 +173,14 @@ def test_a_resumed_run_goes_on_with_the_price_of_kl_that_it_had_come_to(
     more |= {"kl_target": 0.01, "kl_horizon": 8.0}
     if stage == "ppo":
         more |= {"ppo_epochs": 1, "ptx_coef": 1.0}
-    run(stage, **more)
+    result = run(stage, **more)
     folder = tmp_path / "run"
     whole = metrics_of(folder)
     prices = [row["kl_coef"] for row in whole]
     assert len(set(prices)) == 3  # it adapts every time
     # As after a kill behind step 2: the newest checkpoint is that of step 2.
     (folder / "checkpoints" / "step-00000003" / "state.pt").unlink()
-    run(stage, resume=True, **more)
+    assert run(stage, resume=True, **more) == result
     again = metrics_of(folder)
     for row in (*whole, *again):
         row.pop("tokens_per_second")

@@ -10,7 +10,8 @@ from tests.trainer.families import make_policy
 from tests.trainer.rl import plain
 from tests.trainer.rl.plain import rows_in
 from trainer.engine.capabilities import probe_sampling
-from trainer.rl.rollout import sample, sample_together
+from trainer.engine.length_batching import group_by_length
+from trainer.rl.rollout import TOKENS_OF_A_STEP, sample, sample_together
 
 # Positions that are relative, learned, learned with an offset, a slope of attention; and a state without
 # positions, which padding on the left would spoil and which is sampled without a cache.
@@ -56,6 +57,24 @@ def test_sampled_tokens_are_those_of_plain_forward_passes(family: str) -> None:
         assert rows_in(rollout) == expected
         assert rollout.ended.tolist() == [response[-1] in ENDS for _, response in expected]
         assert rollout.length == max(len(response) for _, response in expected)
+
+
+def test_prompts_that_are_answered_in_groups_of_like_length_keep_their_draws() -> None:
+    policy, alone = make_both("Llama")
+    stream = torch.Generator().manual_seed(2)
+    prompts = [
+        torch.randint(3, KNOWN, (size,), generator=stream).tolist()
+        for size in (4, 300, 5, 3, 280, 4, 6, 5)
+    ]
+    assert len(group_by_length([*map(len, prompts)], 8, 32, call=TOKENS_OF_A_STEP * 4)) > 1
+    draws = torch.rand((4, 8), generator=stream)
+    rollout = sample(
+        policy, prompts, length=4, temperature=1.0, end=ENDS, pad=0, known=KNOWN, draws=draws
+    )
+    assert rows_in(rollout) == [
+        (prompt, plain.sample(alone, prompt, draws[:, row].tolist(), 1.0, ENDS, KNOWN))
+        for row, prompt in enumerate(prompts)
+    ]
 
 
 def test_padding_lengthens_nothing_and_ends_alone_are_no_padding() -> None:

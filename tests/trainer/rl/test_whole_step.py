@@ -1,6 +1,9 @@
 """Whole updates of PPO and RLOO equal a plain loop: every sampled token, every figure, every weight."""
 
+import json
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,12 @@ from tests.trainer.rl.conftest import Models, keep_calls
 from tests.trainer.rl.plain import Plain, PlainPPO, PlainRLOO, rows_in
 from trainer.data.examples import Messages
 from trainer.engine.distributed import Processes
+from trainer.engine.tokens import Encoder, load_tokenizer
+from trainer.errors import TrainerError
 from trainer.ppo import PPOTrainer
-from trainer.rl.rollout import Rollout
+from trainer.rl.rewards import RewardReader
+from trainer.rl.rollout import Rollout, from_rows
+from trainer.rl.rollout import Row as SampledRow
 from trainer.rl.trainer import OnPolicyTrainer
 from trainer.rloo import RLOOTrainer
 from trainer.settings.ppo import PPOConfig
@@ -65,6 +72,10 @@ def assert_evaluates(trainer: OnPolicyTrainer[Any], plain: Plain) -> None:
     texts = [response[: len(response) - plain.ended((_, response))] for _, response in rows]
     assert found.texts == [plain.tokenizer.decode(text, skip_special_tokens=True) for text in texts]
     assert found.rewards.tolist() == pytest.approx([plain.score(row) for row in rows], abs=1e-4)
+    if plain.heldout is not None:
+        assert found.heldout_rewards is not None
+        wanted = [plain.read(plain.heldout, row) for row in rows]
+        assert found.heldout_rewards.tolist() == pytest.approx(wanted, abs=1e-4)
     with torch.no_grad():
         gaps = [
             plain.logprobs(plain.policy, row)[0] - plain.logprobs(plain.reference, row)[0]
@@ -79,7 +90,9 @@ def test_two_updates_of_ppo_are_those_of_a_plain_loop(
 ) -> None:
     models = models_of(family)
     config = PPOConfig(
-        **SETTINGS, model=models.policy, reference=models.reference, reward=models.reward,
+        **SETTINGS, model=models.policy, reference=models.reference,
+        reward=f"{models.reward},{models.other_reward}", ensemble="uncertain",
+        uncertainty_coef=0.3, heldout_reward=models.other_reward,
         minibatches=2, ppo_epochs=2, gamma=0.9, lam=0.8, clip=0.05, value_clip=0.03, value_lr=LR,
     )  # fmt: skip
     trainer, plain = PPOTrainer(config, ALONE), PlainPPO(config)
@@ -127,3 +140,78 @@ def step_of(
     kept = keep_calls(trainer, "roll_out")
     figures = trainer.update(prompts, step, STEPS)
     return kept["roll_out"][0], figures
+
+
+def test_an_update_whose_models_are_not_where_they_must_be_is_refused(
+    models_of: Callable[[str], Models],
+) -> None:
+    """At first the policy is its reference; and before its first step, it is what was sampled from."""
+    models = models_of("GPT2")
+    config = PPOConfig(**SETTINGS, model=models.policy, reward=models.reward)
+
+    def move(trainer: PPOTrainer) -> None:
+        with torch.no_grad():
+            for weight in trainer.policy.parameters():
+                weight += 0.1 * torch.randn(weight.shape, generator=trainer.stream)
+
+    trainer = PPOTrainer(config, ALONE)
+    move(trainer)
+    with pytest.raises(TrainerError, match="first KL"):
+        trainer.update(PROMPTS, 1, STEPS)
+    trainer = PPOTrainer(config, ALONE)
+    experience = trainer.collect(PROMPTS)
+    move(trainer)
+    with pytest.raises(TrainerError, match="first ratio"):
+        trainer.update_policy(experience)
+
+
+def test_demonstrations_come_one_batch_after_another(
+    models_of: Callable[[str], Models], tmp_path: Path
+) -> None:
+    models = models_of("GPT2")
+    data = tmp_path / "demonstrations.train.jsonl"
+    with data.open("w") as lines:
+        for text in ("the cat", "a dog ran", "no", "the sun sang !"):
+            turns = [{"role": "user", "content": "tell me"}, {"role": "assistant", "content": text}]
+            lines.write(json.dumps({"messages": turns}) + "\n")
+    more = {"ptx_coef": 1.0, "ptx_data": str(data), "minibatches": 4, "ppo_epochs": 1}
+    config = PPOConfig(**SETTINGS | more, model=models.policy, reward=models.reward)
+    trainer = PPOTrainer(config, ALONE)
+    assert trainer.ptx is not None
+    used: list[Any] = []
+    kept = trainer.ptx.next_batch
+    trainer.ptx.next_batch = lambda: used.append(kept()) or used[-1]  # type: ignore[method-assign, func-returns-value]
+    figures = trainer.update(PROMPTS, 1, STEPS)
+    assert figures["ptx_loss"] > 0
+    # Four minibatches of two episodes, two demonstrations beside each: every one of them twice.
+    assert [len(batch) for batch in used] == [2] * 4
+    for half in (used[:2], used[2:]):
+        assert sorted(str(row) for batch in half for row in batch) == sorted(
+            map(str, trainer.ptx.rows)
+        )
+
+
+def test_a_reward_model_with_other_tokens_reads_the_same_texts(
+    models_of: Callable[[str], Models], tmp_path: Path
+) -> None:
+    models = models_of("GPT2")
+    tokenizer = load_tokenizer(models.reward)
+    tokenizer.add_special_tokens({"unk_token": "<other>"})
+    shutil.copytree(models.reward, tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    config = PPOConfig(**SETTINGS, model=models.policy, reward=models.reward)
+    own = load_tokenizer(models.policy)
+    same = RewardReader(models.reward, config, own, ALONE)
+    other = RewardReader(str(tmp_path / "other"), config, own, ALONE)
+    assert (same.same_tokens, other.same_tokens) == (True, False)
+    words = [[7, 9, 12, 2], [20, 8, 8, 9, 10, 11, 13], [15, 2], [7, 9, 12, 14, 16, 2]]
+    encoder = Encoder(own, 20)
+    prompts = [PROMPTS[row] for row in (1, 0, 3, 2)]
+    rows: list[SampledRow] = [
+        (encoder.prompt(prompt, 20), said, said[-1] == 2)
+        for prompt, said in zip(prompts, words, strict=True)
+    ]
+    rollout = from_rows(rows, 0, torch.device("cpu"))
+    found, expected = (each.score(prompts, rollout, own, 3) for each in (other, same))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert len({round(reward, 3) for reward in expected.tolist()}) == 4
