@@ -35,6 +35,5 @@ class Mutant:
 
 
 def copy_trainer(folder: Path) -> None:
-    """The trainer's package as it is."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(CHECKOUT / "trainer", folder / "trainer", ignore=ignored)
+    """The trainer's package as it is, with what Python has compiled of it: that stays good for a copy."""
+    shutil.copytree(CHECKOUT / "trainer", folder / "trainer")
