@@ -56,13 +56,14 @@ def make_models(family: str, folder: Path) -> Models:
 
 
 def make_reward(family: str, seed: int) -> Any:
-    """A scalar reward model whose preferred responses had a mean reward that is not zero."""
+    """A scalar reward model whose preferred responses had a mean that is not 0, and a spread not 1."""
     torch.manual_seed(seed)
     config = getattr(transformers, f"{family}Config")(**CONFIGS[family], num_labels=1)
     model = transformers.AutoModelForSequenceClassification.from_config(config).float()
     with torch.no_grad():
         model.score.weight.normal_(std=0.4)
     model.config.reward_mean = 0.7 * seed
+    model.config.reward_spread = 0.4 + 0.5 * seed
     return model
 
 

@@ -33,6 +33,15 @@ def load(kind: Any, path: str) -> Any:
     return kind.from_pretrained(path, dtype=torch.float64).eval()
 
 
+def load_scorer(path: str) -> Any:
+    """A reward model that says (r - mean) / spread, once its `reward_mean` is taken off."""
+    model = load(transformers.AutoModelForSequenceClassification, path)
+    with torch.no_grad():
+        model.score.weight /= model.config.reward_spread
+    model.config.reward_mean /= model.config.reward_spread
+    return model
+
+
 class Plain:
     """The models of a run, its random stream, and what both stages compute."""
 
@@ -43,11 +52,10 @@ class Plain:
         self.reference = load(
             transformers.AutoModelForCausalLM, config.reference or config.model
         ).requires_grad_(False)
-        scorer = transformers.AutoModelForSequenceClassification
         paths = config.reward.split(",")
-        self.rewards = [load(scorer, path) for path in paths]
-        self.value = load(scorer, paths[0])
-        self.heldout = load(scorer, config.heldout_reward) if config.heldout_reward else None
+        self.rewards = [load_scorer(path) for path in paths]
+        self.value = load_scorer(paths[0])
+        self.heldout = load_scorer(config.heldout_reward) if config.heldout_reward else None
         ends = json.loads((Path(config.model) / "generation_config.json").read_text())
         self.ends = ends["eos_token_id"]
         self.beta = config.kl_coef

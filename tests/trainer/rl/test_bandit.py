@@ -51,7 +51,7 @@ def test_the_closed_form_optimum_of_a_bandit_is_reached(
         logprobs(plain.load(transformers.AutoModelForCausalLM, path), prompt, count)
         for path in (models.policy, models.reference)
     )
-    scorer = plain.load(transformers.AutoModelForSequenceClassification, models.reward)
+    scorer = plain.load_scorer(models.reward)
     rewards = torch.zeros(count, dtype=torch.float64)
     for action in range(count):
         said = [2] if action in ENDS else [action, 2]

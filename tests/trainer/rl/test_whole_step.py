@@ -152,7 +152,7 @@ def test_an_update_whose_models_are_not_where_they_must_be_is_refused(
     def move(trainer: PPOTrainer) -> None:
         with torch.no_grad():
             for weight in trainer.policy.parameters():
-                weight += 0.1 * torch.randn(weight.shape, generator=trainer.stream)
+                weight.add_(0.1 * torch.randn(weight.shape, generator=trainer.stream))
 
     trainer = PPOTrainer(config, ALONE)
     move(trainer)
@@ -178,11 +178,10 @@ def test_demonstrations_come_one_batch_after_another(
     config = PPOConfig(**SETTINGS | more, model=models.policy, reward=models.reward)
     trainer = PPOTrainer(config, ALONE)
     assert trainer.ptx is not None
-    used: list[Any] = []
-    kept = trainer.ptx.next_batch
-    trainer.ptx.next_batch = lambda: used.append(kept()) or used[-1]  # type: ignore[method-assign, func-returns-value]
-    figures = trainer.update(PROMPTS, 1, STEPS)
-    assert figures["ptx_loss"] > 0
+    assert trainer.update(PROMPTS, 1, STEPS)["ptx_loss"] > 0
+    assert trainer.ptx.used == 4
+    trainer.ptx.used = 0
+    used = [trainer.ptx.next_batch() for _ in range(4)]
     # Four minibatches of two episodes, two demonstrations beside each: every one of them twice.
     assert [len(batch) for batch in used] == [2] * 4
     for half in (used[:2], used[2:]):
