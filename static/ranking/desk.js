@@ -24,12 +24,19 @@ export class Desk {
     this.kept = null;
     /** @type {HTMLElement} the one that stands beside it */
     this.other = this.cards[1];
+    this.closed = new AbortController();
     this.observer = new ResizeObserver(() => this.pack());
     for (const card of this.cards) this.observer.observe(card);
     this.listen();
     /** @type {Mode} */
     this.wanted = local.get("desk") ?? "all";
     this.setMode(this.wanted);
+  }
+
+  /** Its task has left the page: what outlives tasks lets go of it. */
+  close() {
+    this.closed.abort();
+    this.observer.disconnect();
   }
 
   /** @returns {Mode} */
@@ -49,7 +56,7 @@ export class Desk {
       const body = get(".card-body", card);
       body.addEventListener("scroll", () => this.makeRoom(body), { passive: true });
     }
-    narrow.addEventListener("change", () => this.row.isConnected && this.show());
+    narrow.addEventListener("change", () => this.show(), { signal: this.closed.signal });
     /** @type {number | undefined} */
     let timer;
     const settle = () => {

@@ -62,6 +62,7 @@ export class Tasks {
   /** Make the task of the workspace that is on the page now. */
   adopt() {
     const root = get("#workspace");
+    this.current?.desk.close();
     this.current = null;
     this.prefetched = null;
     if (!root.dataset.assignment) {
