@@ -88,8 +88,11 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
                 raise TrainerError(
                     f"the checkpoint's optimiser is of another version of the trainer: it has no {name}"
                 )
+            for value in saved[name].values():
+                if value.dim() and value.shape != parameter.shape:  # torch would read past its end
+                    raise TrainerError(f"the checkpoint's optimiser has another shape of {name}")
             moments[index] = {
-                key: shard_like(parameter, value) if value.shape == parameter.shape else value
+                key: shard_like(parameter, value) if value.dim() else value
                 for key, value in saved[name].items()
             }
     optimizer.load_state_dict(own | {"state": moments})
