@@ -18,11 +18,12 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from trainer.data.examples import Ranking
+from trainer.data.examples import Ranking, Tally
 from trainer.data.files import read_rankings
 from trainer.data.values import JsonObject, Result
 from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes
+from trainer.engine.encoding import encode_all, figures_of_left_out, nothing_left
 from trainer.engine.fit import Learner, Sum, SummedLoss, Validation, fit
 from trainer.engine.models import (
     choose_device,
@@ -44,6 +45,7 @@ from trainer.formulas.schedules import count_steps
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.files import hash_model_files
+from trainer.run.progress import tell_left_out
 from trainer.settings.dpo import DPOConfig
 from trainer.settings.rates import choose_lr
 
@@ -93,11 +95,14 @@ def main(config: DPOConfig) -> Result:
         load(config.reference or config.model), config, processes, trainable=False
     )
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy, reference))
-    train = with_reference(reference, to_pairs(encoder, data["train"]), pad)
-    held_out = with_reference(reference, to_pairs(encoder, data["validation"]), pad)
+    train, held_out = (
+        with_reference(reference, to_pairs(encoder, data[split], data.left_out), pad)
+        for split in ("train", "validation")
+    )
     del reference
     if not train:
-        raise TrainerError(f"{config.data}: has no comparisons to train on")
+        raise nothing_left(config.data, "comparisons to train on", data.left_out)
+    tell_left_out("dpo", data.left_out, speaks=processes.first)
     steps = count_steps(config.steps, config.epochs, len(train), config.batch_size)
     provenance = provenance_of(
         config,
@@ -131,7 +136,7 @@ def main(config: DPOConfig) -> Result:
         }
         if held_out:
             result["validation"] = measure(policy, held_out, pad, config)
-        result["left_out"] = {**data.left_out, **encoder.cut}
+        result |= figures_of_left_out(data.left_out, encoder, config.max_length)
         write_artifacts(
             run,
             model=plain_model(policy, load, config),
@@ -153,18 +158,24 @@ def check_start(config: DPOConfig, figures: Mapping[str, float]) -> None:
     check_identity("DPO's first margin", figures["margin"], 0.0, config)
 
 
-def to_pairs(encoder: Encoder, rankings: Sequence[Ranking]) -> list[Pair]:
+def to_pairs(
+    encoder: Encoder, rankings: Sequence[Ranking], tally: Tally | None = None
+) -> list[Pair]:
     """The strict pairs of rankings, each with the weight of its ranking."""
-    pairs = []
-    for ranking in rankings:
-        sides = [encoder.pair(ranking.messages, text) for text in ranking.candidates]
-        strict = [
-            (one, other) if ranking.ranks[one] < ranking.ranks[other] else (other, one)
-            for one, other in combinations(range(len(sides)), 2)
-            if ranking.ranks[one] != ranking.ranks[other]
-        ]
-        pairs += [Pair(sides[one], sides[other], ranking.weight) for one, other in strict]
-    return pairs
+    tally = Tally() if tally is None else tally
+    pairs = encode_all(encoder, rankings, partial(strict_pairs_of, encoder), tally)
+    return [each for some in pairs for each in some]
+
+
+def strict_pairs_of(encoder: Encoder, ranking: Ranking) -> list[Pair]:
+    """The pairs of which one is preferred."""
+    sides = [encoder.pair(ranking.messages, text) for text in ranking.candidates]
+    strict = [
+        (one, other) if ranking.ranks[one] < ranking.ranks[other] else (other, one)
+        for one, other in combinations(range(len(sides)), 2)
+        if ranking.ranks[one] != ranking.ranks[other]
+    ]
+    return [Pair(sides[one], sides[other], ranking.weight) for one, other in strict]
 
 
 def to_groups(pair: Pair) -> list[PromptResponses]:

@@ -15,17 +15,25 @@ A directory is evaluated on its test split (validation where test is empty); a f
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainer.data.examples import SPLITS, Data, Example, Messages, Ranking
+from trainer.data.examples import SPLITS, Data, Example, Messages, Prompt, Ranking, Tally
 from trainer.data.files import read_prompts, read_rankings
 from trainer.data.values import JsonObject, JsonValue, Result, as_json
 from trainer.engine.capabilities import probe_capabilities, probe_sampling
+from trainer.engine.encoding import (
+    AnyExample,
+    Encoded,
+    encode_each,
+    figures_of_left_out,
+    nothing_left,
+)
 from trainer.engine.forward import score_texts
 from trainer.engine.models import (
     choose_device,
@@ -40,7 +48,7 @@ from trainer.engine.protocols import Policy, RewardModel, Tokenizer
 from trainer.engine.responses import response_token_logprobs
 from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.ties import log_nu_of
-from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
+from trainer.engine.tokens import EMPTY, Encoder, load_tokenizer, same_tokens
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
     margins_of,
@@ -56,6 +64,7 @@ from trainer.rl.rewards import combine, paths_of
 from trainer.rl.rollout import Rollout, decode, rows_of, sample
 from trainer.run.files import hash_model_files, read_description, write_json
 from trainer.run.judges import CLIMBED, HELD_OUT
+from trainer.run.progress import tell_left_out
 from trainer.settings.evaluate import EvaluateConfig
 
 
@@ -72,11 +81,23 @@ class Evaluator(NamedTuple):
         return scores
 
 
-class Side(NamedTuple):
-    """A policy, and what its responses to the prompts come to."""
+class Writer(NamedTuple):
+    """A policy, and how it reads prompts."""
 
     tokenizer: Tokenizer
     policy: Policy
+    encoder: Encoder
+    max_prompt_tokens: int
+
+    def prompt(self, each: Prompt) -> list[int]:
+        """A prompt's tokens."""
+        return self.encoder.prompt(each.messages, self.max_prompt_tokens)
+
+
+class Side(NamedTuple):
+    """What a policy's responses to the prompts come to."""
+
+    writer: Writer
     rollouts: list[Rollout]
     rewards: Tensor  # (P,) of the best response to each prompt
     response_length: float
@@ -97,13 +118,19 @@ def evaluate(config: EvaluateConfig) -> JsonObject:
     make_repeatable(config.seed, device)
     evaluators = [load_evaluator(path, config, device) for path in paths_of(config.reward)]
     if config.policy is not None:
-        prompts = [each.messages for each in examples_of(read_prompts(config.data), config.data)]
-        return compare(config, evaluators, prompts, device)
-    rankings = examples_of(read_rankings(config.data), config.data)
+        return compare(config, evaluators, device)
+    data = read_rankings(config.data)
+    rankings, columns = readable(
+        examples_of(data, config.data),
+        [(each.encoder, partial(encode, each.encoder)) for each in evaluators],
+        data.left_out,
+    )
+    if not rankings:
+        raise nothing_left(config.data, "rankings to evaluate on", data.left_out)
+    tell_left_out("evaluate", data.left_out)
     size = max(1, config.batch_size // 4)
     members = []
-    for model, encoder in evaluators:
-        examples = [encode(encoder, each) for each in rankings]
+    for (model, encoder), examples in zip(evaluators, columns, strict=True):
         pad = encoder.tokenizer.pad_token_id
         rewards = rewards_on(model, examples, pad, batch_size=size)
         check_rewards(rewards)
@@ -115,8 +142,28 @@ def evaluate(config: EvaluateConfig) -> JsonObject:
         raise TrainerError(f"{config.data}: has no pair of which one is preferred")
     if len(members) > 1:
         figures["ensemble"] = disagreement(rankings, members)
-    cut = evaluators[0].encoder.cut
-    return figures | ({"cut": cut} if cut else {})
+    return figures | figures_of_left_out(data.left_out, evaluators[0].encoder, config.max_length)
+
+
+def readable(
+    examples: Sequence[AnyExample],
+    readers: Sequence[tuple[Encoder, Callable[[AnyExample], Encoded]]],
+    tally: Tally,
+) -> tuple[list[AnyExample], list[list[Encoded]]]:
+    """The examples that every reader's template takes, and them as each of the readers reads them."""
+    columns: list[list[Encoded | None]] = []
+    for number, (encoder, read) in enumerate(readers, start=1):
+        own = Tally()
+        columns.append(encode_each(encoder, examples, read, own))
+        tally.include(own, f"model {number}: " if len(readers) > 1 else "")
+    kept = [
+        index
+        for index in range(len(examples))
+        if all(column[index] is not None for column in columns)
+    ]
+    return [examples[index] for index in kept], [
+        [row for index in kept if (row := column[index]) is not None] for column in columns
+    ]
 
 
 def check_rewards(rewards: Sequence[Tensor]) -> None:
@@ -180,10 +227,7 @@ def examples_of(data: Data[Example], path: str) -> list[Example]:
 
 
 def compare(
-    config: EvaluateConfig,
-    evaluators: Sequence[Evaluator],
-    prompts: Sequence[Messages],
-    device: torch.device,
+    config: EvaluateConfig, evaluators: Sequence[Evaluator], device: torch.device
 ) -> JsonObject:
     """{win_rate, reward_mean, kl} of the policy against the other, over the prompts, and who judged.
 
@@ -193,13 +237,43 @@ def compare(
     """
     assert config.policy is not None
     assert config.against is not None
-    own = respond(config, config.policy, config.best_of, evaluators, prompts, device)
-    other = respond(config, config.against, 1, evaluators, prompts, device)
+    data = read_prompts(config.data)
+    prompts = examples_of(data, config.data)
+    writers = [load_writer(path, config, device) for path in (config.policy, config.against)]
+    chooser = None
+    if config.best_of > 1 and config.choose_by is not None:
+        chooser = load_evaluator(config.choose_by, config, device)
+    readers = [*evaluators, *([chooser] if chooser else [])]
+    encoders = [each.encoder for each in readers]
+    prompts, columns = readable(
+        prompts,
+        [(each.encoder, each.prompt) for each in writers]
+        + [(each, partial(prompt_tokens, each)) for each in encoders],
+        data.left_out,
+    )
+    if not prompts:
+        raise nothing_left(config.data, "prompts to evaluate on", data.left_out)
+    tell_left_out("evaluate", data.left_out)
+    messages = [each.messages for each in prompts]
+    read_before = [each.encoder.cut.copy() for each in evaluators]
+    own, other = (
+        respond(config, writer, draws, evaluators, chooser, messages, rows)
+        for writer, draws, rows in zip(writers, (config.best_of, 1), columns[:2], strict=True)
+    )
+    for each, before in zip(evaluators, read_before, strict=True):
+        for reason, count in each.encoder.cut.items():
+            if reason == EMPTY:  # a policy may say nothing
+                continue
+            data.left_out.add(f"as judged: {reason}", count - before.get(reason, 0))
     kl = None
-    if same_tokens(own.tokenizer, other.tokenizer):
+    if same_tokens(own.writer.tokenizer, other.writer.tokenizer):
         total = sum(
             sequence_kl(
-                own.policy, other.policy, each, config.temperature, known=len(own.tokenizer)
+                own.writer.policy,
+                other.writer.policy,
+                each,
+                config.temperature,
+                known=len(own.writer.tokenizer),
             )
             for each in own.rollouts
         )
@@ -217,7 +291,22 @@ def compare(
     }
     if config.best_of > 1:
         figures |= {"best_of": config.best_of, "best_of_kl": best_of_n_kl(config.best_of)}
-    return figures
+    return figures | figures_of_left_out(data.left_out, writers[0].encoder, config.max_length)
+
+
+def prompt_tokens(encoder: Encoder, prompt: Prompt) -> list[int]:
+    """A prompt's tokens, as one reads it who scores what answers it."""
+    return encoder.prompt(prompt.messages, encoder.max_length)
+
+
+def load_writer(path: str, config: EvaluateConfig, device: torch.device) -> Writer:
+    """A policy, and its encoder."""
+    tokenizer = load_tokenizer(path)
+    policy = probe_capabilities(load_policy(path, tokenizer, device))
+    probe_sampling(policy, path)
+    max_prompt_tokens = max_prompt_tokens_of(config.max_length, config.response_length, policy)
+    encoder = Encoder(tokenizer, max_prompt_tokens + config.response_length)
+    return Writer(tokenizer, policy, encoder, max_prompt_tokens)
 
 
 def judge_of(config: EvaluateConfig) -> str:
@@ -241,59 +330,47 @@ def judge_of(config: EvaluateConfig) -> str:
 
 def respond(
     config: EvaluateConfig,
-    path: str,
+    writer: Writer,
     draws: int,
     evaluators: Sequence[Evaluator],
+    chooser: Evaluator | None,
     prompts: Sequence[Messages],
-    device: torch.device,
+    rows: Sequence[list[int]],
 ) -> Side:
-    """A policy's responses to the prompts: of so many draws, the one of most reward."""
-    tokenizer = load_tokenizer(path)
-    policy = probe_capabilities(load_policy(path, tokenizer, device))
-    probe_sampling(policy, path)
+    """A policy's responses to the prompts (whose tokens are `rows`): of so many draws, the one of most
+    reward."""
     repeated = [messages for messages in prompts for _ in range(draws)]
-    rollouts = roll_out(config, policy, tokenizer, repeated)
-    texts = [text for rollout in rollouts for text in decode(tokenizer, rollout)]
+    rollouts = roll_out(config, writer, [ids for ids in rows for _ in range(draws)])
+    texts = [text for rollout in rollouts for text in decode(writer.tokenizer, rollout)]
     responses = list(zip(repeated, texts, strict=True))
     rewards = combine(torch.stack([each.score(responses) for each in evaluators]), "mean")
-    chooser = rewards
-    if draws > 1 and config.choose_by is not None:
-        chooser = load_evaluator(config.choose_by, config, device).score(responses)
-    chosen = chooser.view(len(prompts), draws).argmax(-1, keepdim=True)
+    preferred = chooser.score(responses) if chooser is not None and draws > 1 else rewards
+    chosen = preferred.view(len(prompts), draws).argmax(-1, keepdim=True)
     lengths = torch.cat([each.response_mask.sum(-1) for each in rollouts])
     written = lengths.view(len(prompts), draws).cpu().gather(-1, chosen)
     return Side(
-        tokenizer=tokenizer,
-        policy=policy,
+        writer=writer,
         rollouts=rollouts,
         rewards=rewards.view(len(prompts), draws).gather(-1, chosen)[:, 0],
         response_length=float(written.float().mean()),
     )
 
 
-def roll_out(
-    config: EvaluateConfig, policy: Policy, tokenizer: Tokenizer, prompts: Sequence[Messages]
-) -> list[Rollout]:
+def roll_out(config: EvaluateConfig, writer: Writer, rows: Sequence[list[int]]) -> list[Rollout]:
     """Responses to all prompts, a batch at a time."""
     stream = torch.Generator().manual_seed(config.seed)
-    max_prompt_tokens = max_prompt_tokens_of(config.max_length, config.response_length, policy)
-    encoder = Encoder(tokenizer, max_prompt_tokens + config.response_length)
-    starts = range(0, len(prompts), config.batch_size)
     return [
         sample(
-            policy,
-            [
-                encoder.prompt(each, max_prompt_tokens)
-                for each in prompts[start : start + config.batch_size]
-            ],
+            writer.policy,
+            rows[start : start + config.batch_size],
             length=config.response_length,
             temperature=config.temperature,
-            end=ends_of(policy),
-            pad=tokenizer.pad_token_id,
-            known=len(tokenizer),
+            end=ends_of(writer.policy),
+            pad=writer.tokenizer.pad_token_id,
+            known=len(writer.tokenizer),
             stream=stream,
         )
-        for start in starts
+        for start in range(0, len(rows), config.batch_size)
     ]
 
 

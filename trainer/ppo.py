@@ -28,18 +28,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainer.data.examples import Messages
+from trainer.data.examples import Messages, Tally
 from trainer.data.files import read_demonstrations
 from trainer.data.values import Result
 from trainer.engine.batches import Batches
 from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes, wants_shards
+from trainer.engine.encoding import nothing_left
 from trainer.engine.models import load_reward_model
 from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import RewardModel
 from trainer.engine.responses import response_logits, response_values
 from trainer.engine.tokens import Encoder
-from trainer.errors import TrainerError
 from trainer.formulas.advantages import gae, rewards_per_token
 from trainer.formulas.logprobs import chosen_and_entropy
 from trainer.formulas.losses import policy_loss, value_loss
@@ -235,6 +235,13 @@ class PPOTrainer(OnPolicyTrainer[PPOConfig]):
         figures["explained_variance"] = float(1 - masked_var(missed, mask) / variance)
         return figures
 
+    def left_out(self) -> Tally:
+        """Of the demonstrations."""
+        tally = Tally()
+        if self.ptx is not None:
+            tally.include(self.ptx.left_out, "ptx: ")
+        return tally
+
     def state(self) -> State:
         """Also how many batches of demonstrations were used."""
         return {**super().state(), "ptx_made": self.ptx.used if self.ptx is not None else 0}
@@ -280,9 +287,10 @@ class Demonstrations:
     def __init__(self, config: PPOConfig, encoder: Encoder) -> None:
         source = config.ptx_data or config.data
         data = read_demonstrations(source)
-        self.rows = to_rows(encode(encoder, data["train"]), False, 0)
+        self.left_out = data.left_out
+        self.rows = to_rows(encode(encoder, data["train"], data.left_out), False, 0)
         if not self.rows:
-            raise TrainerError(f"{source}: has no demonstrations for --ptx-coef")
+            raise nothing_left(source, "demonstrations for --ptx-coef", data.left_out)
         self.order = Batches(
             len(self.rows),
             config.batch_size // config.minibatches,

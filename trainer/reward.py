@@ -32,6 +32,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from trainer.data.examples import Ranking
 from trainer.data.files import read_rankings
 from trainer.data.values import JsonObject, Result, as_json
 from trainer.engine.distributed import Processes
+from trainer.engine.encoding import encode_all, figures_of_left_out, nothing_left
 from trainer.engine.fit import Learner, Sum, SummedLoss, Validation, fit
 from trainer.engine.models import (
     choose_device,
@@ -58,7 +60,6 @@ from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.ties import TieRule, choose_rule
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_scoring, plain_is_right
-from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
     RankingFigures,
     figures_of,
@@ -72,6 +73,7 @@ from trainer.formulas.ties import Rankings, fit_linear
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
 from trainer.run.plots import draw_calibration, draw_sizes
+from trainer.run.progress import tell_left_out
 from trainer.settings.flags import numbers_of
 from trainer.settings.rates import choose_lr
 from trainer.settings.reward import RewardConfig
@@ -125,10 +127,14 @@ def main(config: RewardConfig) -> Result:
     model.config.reward_mean, model.config.reward_spread, model.config.tie_nu = 0.0, None, None
     encoder = Encoder(tokenizer, fit_window(config.max_length, model))
     pad = tokenizer.pad_token_id
-    train = [encode(encoder, each) for each in take_share(data["train"], config.train_share)]
-    held_out = [encode(encoder, ranking) for ranking in data["validation"]]
+    data.splits["train"] = take_share(data["train"], config.train_share)
+    train, held_out, test = (
+        encode_all(encoder, data[split], partial(encode, encoder), data.left_out)
+        for split in ("train", "validation", "test")
+    )
     if not any(has_order(example) for example in train):
-        raise TrainerError(f"{config.data}: has no rankings to train on")
+        raise nothing_left(config.data, "rankings to train on", data.left_out)
+    tell_left_out("reward", data.left_out, speaks=processes.first)
     rule = choose_rule(config, model, train, held_out, pad, processes)
     log_nu = nn.Parameter(rule.log_nu.to(processes.device)) if rule.largest else None
     offset = fit_length_offset(train, rule) if config.length_control else LengthOffset()
@@ -193,7 +199,6 @@ def main(config: RewardConfig) -> Result:
             "reward_spread": scale.spread,
             "ties": rule.describe(model.config.tie_nu),
         }
-        test = [encode(encoder, ranking) for ranking in data["test"]]
         held_out_splits = {"validation": held_out, "test": test}
         figures = {
             name: measure(model, some, pad, log_nu=fitted)
@@ -206,7 +211,7 @@ def main(config: RewardConfig) -> Result:
         if by_size:
             by_size.append(size_row(result))
             result["by_size"] = by_size
-        result["left_out"] = {**data.left_out, **encoder.cut}
+        result |= figures_of_left_out(data.left_out, encoder, config.max_length)
         write_artifacts(
             run,
             model=plain_model(model, load, config),

@@ -10,14 +10,17 @@ a batch then has `--batch-size` rows.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from trainer.data.examples import Demonstration
+from trainer.data.examples import TOOLS, Demonstration, Tally
 from trainer.data.files import read_demonstrations
+from trainer.data.messages import is_said
 from trainer.data.values import JsonObject, Result
 from trainer.engine.capabilities import can_pack
 from trainer.engine.distributed import Processes
+from trainer.engine.encoding import encode_all, figures_of_left_out, nothing_left
 from trainer.engine.fit import Learner, SummedLoss, Validation, fit
 from trainer.engine.models import (
     choose_device,
@@ -38,10 +41,10 @@ from trainer.engine.shared_prefix import (
 )
 from trainer.engine.tokens import Encoder, load_tokenizer
 from trainer.engine.usage import describe_answering
-from trainer.errors import TrainerError
 from trainer.formulas.schedules import count_steps
 from trainer.run.artifacts import write_artifacts
 from trainer.run.directory import Run
+from trainer.run.progress import tell_left_out
 from trainer.settings.rates import choose_lr
 from trainer.settings.sft import SFTConfig
 
@@ -65,10 +68,13 @@ def main(config: SFTConfig) -> Result:
     encoder = Encoder(tokenizer, fit_window(config.max_length, policy))
     pad = tokenizer.pad_token_id
     packing = config.packing and can_pack(policy, encoder.max_length)
-    train = to_rows(encode(encoder, data["train"]), packing, encoder.max_length)
-    held_out = to_rows(encode(encoder, data["validation"]), packing, encoder.max_length)
+    train, held_out = (
+        to_rows(encode(encoder, data[split], data.left_out), packing, encoder.max_length)
+        for split in ("train", "validation")
+    )
     if not train:
-        raise TrainerError(f"{config.data}: has no demonstrations to train on")
+        raise nothing_left(config.data, "demonstrations to train on", data.left_out)
+    tell_left_out("sft", data.left_out, speaks=processes.first)
     lr, lr_source = choose_lr(
         config.lr, "sft", count_parameters(policy), lora=bool(config.lora_rank)
     )
@@ -103,7 +109,7 @@ def main(config: SFTConfig) -> Result:
             "train_examples": sum(map(len, train)),
             "train_loss": mean_loss(policy, train[:VALIDATION_ROWS], pad),
             "validation_loss": mean_loss(policy, held_out, pad) if held_out else None,
-            "left_out": {**data.left_out, **encoder.cut},
+            **figures_of_left_out(data.left_out, encoder, config.max_length),
         }
         if config.packing:
             result["packing"] = packing  # false where documents of a row would see each other
@@ -118,14 +124,25 @@ def main(config: SFTConfig) -> Result:
     return result
 
 
-def encode(encoder: Encoder, demonstrations: Sequence[Demonstration]) -> list[PromptResponses]:
+def encode(
+    encoder: Encoder, demonstrations: Sequence[Demonstration], tally: Tally | None = None
+) -> list[PromptResponses]:
     """The tokens before and of every assistant turn."""
+    tally = Tally() if tally is None else tally
+    turns = encode_all(encoder, demonstrations, partial(encode_turns, encoder), tally)
+    calls = sum("tool_calls" in message for each in demonstrations for message in each.messages)
+    tally.add("call of a tool, read and not learnt", calls)
+    return [each for some in turns for each in some]
+
+
+def encode_turns(encoder: Encoder, demonstration: Demonstration) -> list[PromptResponses]:
+    """The tokens before and of every assistant turn that answers anything in words."""
     examples: list[PromptResponses] = []
-    for each in demonstrations:
-        for turn, message in enumerate(each.messages):
-            if message["role"] == "assistant" and turn:
-                prompt, response = encoder.pair(each.messages[:turn], message["content"])
-                examples.append((prompt, [response]))
+    messages = demonstration.messages
+    for turn, message in enumerate(messages):
+        if is_said(message) and any(each["role"] != TOOLS for each in messages[:turn]):
+            prompt, response = encoder.pair(messages[:turn], message["content"])
+            examples.append((prompt, [response]))
     return examples
 
 

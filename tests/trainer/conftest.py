@@ -41,6 +41,35 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
+@pytest.fixture(scope="session")
+def untrained_reward(tiny_model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A reward model with a head that was drawn, saved."""
+    import torch
+
+    from trainer.engine.models import load_reward_model
+    from trainer.engine.tokens import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("untrained") / "reward"
+    tokenizer = load_tokenizer(tiny_model)
+    model = load_reward_model(tiny_model, tokenizer, torch.device("cpu"), seed=0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def with_template(model: str, folder: Path, template: str) -> str:
+    """A copy of a model's folder whose tokenizer has another chat template."""
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def make_tiny_model(folder: Path, *, width: int = 32) -> str:
     """Make and save it."""
     import torch

@@ -432,7 +432,7 @@ def test_ptx_keeps_what_the_reward_alone_would_unlearn(
 def test_without_demonstrations_ptx_says_so(
     tiny_model: str, rankings: Path, scorer: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainerError, match="messages: is missing"):
+    with pytest.raises(TrainerError, match="holds no demonstration: messages that end"):
         ppo.PPOTrainer(ppo_config(tiny_model, rankings, scorer, tmp_path, ptx_coef=1.0), ALONE)
 
 

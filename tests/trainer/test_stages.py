@@ -16,7 +16,7 @@ import torch
 
 from trainer import dpo, evaluate, generate, ppo, reward, rloo, sft
 from trainer.data.files import read_rankings
-from trainer.data.rows import split_transcripts
+from trainer.data.messages import split_transcripts
 from trainer.engine import forward, models, tokens
 from trainer.engine.batches import Batches
 from trainer.engine.distributed import Processes

@@ -24,5 +24,6 @@ def provenance_of(
         "lr_source": lr_source,
         "linear": linear_library(),
         "window": window,
+        "left_out": {**data.left_out.counts},
         **more,
     }

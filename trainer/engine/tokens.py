@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from trainer.data.examples import Messages
+from trainer.engine.conversations import RefusedConversation, Template
 from trainer.engine.protocols import Tokenizer
 from trainer.engine.templates import control_pattern, end_of_turn, fit_templates, shape_of
 from trainer.errors import TrainerError, first_line
 
 PAD = "<|pad|>"
+# What an encoder counts.
+PROMPT_CUT = "prompt cut at its start"
+EMPTY = "empty response"
+PROMPT_TOKENS_CUT, RESPONSE_TOKENS_CUT = "prompt tokens cut", "response tokens cut"
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -66,25 +71,31 @@ class Encoder:
     max_length: int
     cut: dict[str, int] = field(default_factory=dict)
     end: int = field(init=False)
+    template: Template = field(init=False)
 
     def __post_init__(self) -> None:
         """Find the end of a turn, and what must not be read in people's texts."""
         self.end = end_of_turn(self.tokenizer)
+        self.template = Template(self.tokenizer)
         self._control = control_pattern(self.tokenizer)
         self._asked: tuple[Messages, Rendered] | None = None
 
     def prompt(self, messages: Messages, max_tokens: int) -> list[int]:
-        """The prompt's tokens, at most `max_tokens` of them: a BOS, and its last ones."""
+        """The prompt's tokens, at most `max_tokens` of them: a BOS, and its last ones.
+
+        Raises RefusedConversation where the chat template does not take it.
+        """
         return self._fit(self._prompt(messages).ids, max_tokens)
 
     def pair(self, messages: Messages, text: str) -> tuple[list[int], list[int]]:
         """(prompt, response) tokens that fit together."""
         prompt, response = self._split(messages, text)
         if not text or len(response) == 1:
-            self._count("empty response")
+            self._count(EMPTY)
         longest = self.max_length - 1  # at least one token of the prompt stays
         if len(response) > longest:
             self._count("response cut at its end")
+            self._count(RESPONSE_TOKENS_CUT, len(response) - longest)
             response = response[:longest]
         return self._fit(prompt, self.max_length - len(response)), response
 
@@ -102,7 +113,7 @@ class Encoder:
         return prompt.ids, [*self._text(text), self.end]
 
     def _text(self, text: str) -> list[int]:
-        """The tokens of a text alone. Raises TrainerError where it cannot be read without steering."""
+        """The tokens of a text alone. Raises RefusedConversation where it cannot be read without steering."""
         if not self._control.search(text):
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
@@ -112,7 +123,9 @@ class Encoder:
         }
         for found in self._control.findall(text):
             if spelt[found] in ids:
-                raise TrainerError(f"this tokenizer cannot read {found!r} in a response as text")
+                raise RefusedConversation(
+                    f"its tokenizer cannot read {found!r} in a response as text", text
+                )
         return ids
 
     def _prompt(self, messages: Messages) -> Rendered:
@@ -122,39 +135,27 @@ class Encoder:
         return self._asked[1]
 
     def _render(self, messages: Messages, *, opens: bool) -> Rendered:
-        """Raises TrainerError where the template refuses: a role, two turns of one; or the tokenizer."""
-        apply = self.tokenizer.apply_chat_template
-        try:
-            text: str = apply(
-                messages, add_generation_prompt=opens, tokenize=False, return_dict=False
+        """Raises RefusedConversation where the template refuses: a role, two turns of one."""
+        text: str = self.template.render(messages, opens=opens)
+        if not any(self._control.search(each) for turn in messages for each in turn.values()):
+            encoded = self.tokenizer(text, add_special_tokens=False)
+        else:
+            encoded = self.template.render(
+                messages, opens=opens, tokenize=True, sanitize_control_tokens=True
             )
-            if not any(self._control.search(each) for turn in messages for each in turn.values()):
-                encoded = self.tokenizer(text, add_special_tokens=False)
-            else:
-                encoded = apply(
-                    messages,
-                    add_generation_prompt=opens,
-                    tokenize=True,
-                    return_dict=True,
-                    sanitize_control_tokens=True,
-                )
-        except Exception as error:  # a template is a program, and refuses by whatever it raises
-            said = messages[-1]["content"][:60] if messages else ""
-            raise TrainerError(
-                f"the chat template refuses a conversation ({said!r}): {first_line(error)}"
-            ) from None
         return Rendered(text, list(encoded["input_ids"]))
 
     def _fit(self, ids: list[int], max_tokens: int) -> list[int]:
         if len(ids) <= max_tokens:
             return ids
-        self._count("prompt cut at its start")
+        self._count(PROMPT_CUT)
+        self._count(PROMPT_TOKENS_CUT, len(ids) - max(max_tokens, 0))
         bos = ids[:1] if ids[0] == self.tokenizer.bos_token_id and max_tokens > 1 else []
         kept = max_tokens - len(bos)
         return [*bos, *ids[-kept:]] if kept > 0 else []
 
-    def _count(self, reason: str) -> None:
-        self.cut[reason] = self.cut.get(reason, 0) + 1
+    def _count(self, reason: str, by: int = 1) -> None:
+        self.cut[reason] = self.cut.get(reason, 0) + by
 
 
 def _without_blanks(text: str) -> str:

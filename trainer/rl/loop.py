@@ -1,16 +1,19 @@
 """The on-policy loop: a whole run of PPO or RLOO, from prompts to artifacts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from trainer.data.examples import Messages
+from trainer.data.examples import Messages, Prompt, Tally
 from trainer.data.files import read_prompts
 from trainer.data.values import JsonObject, JsonValue, Result
 from trainer.engine.batches import Batches
 from trainer.engine.distributed import Processes
+from trainer.engine.encoding import encode_each, figures_of_left_out, nothing_left
 from trainer.engine.lora import save_adapters
 from trainer.engine.models import choose_device, load_policy, make_repeatable
 from trainer.engine.prepare import plain_model
 from trainer.engine.provenance import provenance_of
+from trainer.engine.tokens import Encoder
 from trainer.engine.usage import describe_answering
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import wilson, win_shares
@@ -23,6 +26,7 @@ from trainer.run.files import hash_model_files, writing
 from trainer.run.judges import CLIMBED, HELD_OUT
 from trainer.run.metrics import Metrics
 from trainer.run.plots import draw_frontier
+from trainer.run.progress import tell_left_out
 from trainer.run.report import Sample
 
 HELD_OUT_PROMPTS = 64
@@ -41,11 +45,15 @@ def run_on_policy(
     processes.check_batch(config.batch_size)
     make_repeatable(config.seed, processes.device)
     data = read_prompts(config.data)
+    trainer = create(config, processes)
+    for split, rows in data.splits.items():
+        data.splits[split] = readable(trainer, rows, data.left_out)
+    data.left_out.include(trainer.left_out())
     prompts = [each.messages for each in data["train"]]
     held_out = [each.messages for each in data["validation"] or data["test"]][:HELD_OUT_PROMPTS]
     if not prompts:
-        raise TrainerError(f"{config.data}: has no prompts to train on")
-    trainer = create(config, processes)
+        raise nothing_left(config.data, "prompts to train on", data.left_out)
+    tell_left_out(stage, data.left_out, speaks=processes.first)
     steps = count_steps(config.steps, config.epochs, len(prompts), prompts_per_step)
     reward_hashes: list[JsonValue] = [*map(hash_model_files, paths_of(config.reward))]
     provenance = provenance_of(
@@ -89,7 +97,10 @@ def run_on_policy(
             result["held_out"] = compare(before, after, climbed=climbed)
             samples = to_samples(held_out, before, after)
         result["rewards"] = describe_scales(trainer.rewards.members)
-        result["left_out"] = {**data.left_out, **trainer.encoder.cut}
+        if processes.first:
+            cut = sum(int(row.get("cut_for_reward") or 0) for row in run.read_metrics())
+            data.left_out.add("response that a reward model read cut", cut)
+        result |= figures_of_left_out(data.left_out, trainer.encoder, config.max_length)
         watched = ("score", "heldout_score") if config.heldout_reward else ("score",)
         write_artifacts(
             run,
@@ -107,6 +118,27 @@ def run_on_policy(
             drawings=[draw_frontier(run.read_metrics(), watched)] if processes.first else [],
         )
     return result
+
+
+def readable(
+    trainer: OnPolicyTrainer[Config], prompts: Sequence[Prompt], tally: Tally
+) -> list[Prompt]:
+    """The prompts that every model's template takes, with those counted that will be cut."""
+    encoder = trainer.encoder
+    for label, each, room in (
+        ("", encoder, trainer.max_prompt_tokens),
+        *(("reward model: ", own, own.max_length) for own in trainer.reward_encoders()),
+    ):
+        found = Tally()
+        rows = encode_each(each, prompts, partial(prompt_tokens, each, room), found)
+        prompts = [prompt for prompt, row in zip(prompts, rows, strict=True) if row is not None]
+        tally.include(found, label)
+    return [*prompts]
+
+
+def prompt_tokens(encoder: Encoder, max_tokens: int, prompt: Prompt) -> list[int]:
+    """A prompt's tokens as they will be read."""
+    return encoder.prompt(prompt.messages, max_tokens)
 
 
 def train(

@@ -23,7 +23,7 @@ from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import RewardModel, Tokenizer
 from trainer.engine.responses import response_rewards
 from trainer.engine.shared_prefix import PromptResponses, build_batch
-from trainer.engine.tokens import Encoder, load_tokenizer, same_tokens
+from trainer.engine.tokens import PROMPT_CUT, Encoder, load_tokenizer, same_tokens
 from trainer.rl.rollout import Rollout, decode, rows_of
 from trainer.settings.on_policy import OnPolicyConfig
 
@@ -56,6 +56,7 @@ class RewardReader:
         prepare_model(self.model, config, processes, trainable=False, onednn=True)
         self.encoder = Encoder(self.tokenizer, fit_window(config.max_length, self.model))
         self.same_tokens = same_tokens(policy_tokenizer, self.tokenizer)
+        self.cut_responses = 0
         # The spread that rewards are divided by; the mean is taken off where the model is read.
         saved = getattr(self.model.config, "reward_spread", None)
         self.spread = float(saved) if saved and config.normalise_rewards else 1.0
@@ -84,7 +85,9 @@ class RewardReader:
         """
         if not self.same_tokens:
             pairs = list(zip(prompts, decode(policy_tokenizer, rollout), strict=True))
+            before = self.encoder.cut.get(PROMPT_CUT, 0)
             rewards = score_texts(self.model, self.encoder, pairs, batch_size=size)
+            self.cut_responses += self.encoder.cut.get(PROMPT_CUT, 0) - before
             return rewards.to(rollout.ids.device) / self.spread
         end, pad = self.encoder.end, self.tokenizer.pad_token_id
         rows: list[PromptResponses] = [
@@ -128,6 +131,15 @@ class RewardEnsemble:
     def readers(self) -> list[RewardModel]:
         """The models that read a rollout's own tokens."""
         return [each.model for each in self.members if each.same_tokens]
+
+    def own_encoders(self) -> list[Encoder]:
+        """How those read that do not."""
+        return [each.encoder for each in self.members if not each.same_tokens]
+
+    @property
+    def cut_responses(self) -> int:
+        """How many responses were scored with the start of their conversation cut, so far."""
+        return sum(each.cut_responses for each in self.members)
 
     def score(
         self, prompts: Sequence[Messages], rollout: Rollout, policy_tokenizer: Tokenizer, size: int

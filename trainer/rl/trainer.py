@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from trainer.data.examples import Messages
+from trainer.data.examples import Messages, Tally
 from trainer.engine.capabilities import check_identity
 from trainer.engine.distributed import Processes, wants_shards
 from trainer.engine.length_batching import group_by_length
@@ -204,7 +204,10 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         rate = linear_to_zero(step, total)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
+        before = self.cut_for_reward()
         rollout, figures = self.training_step(prompts)
+        if self.rewards.own_encoders():
+            figures["cut_for_reward"] = float(self.cut_for_reward() - before)
         if step == 1 and not self.config.reference:
             check_identity("the first KL of a response", figures["kl"], 0.0, self.config)
         if self.heldout_rewards is not None:
@@ -373,6 +376,24 @@ class OnPolicyTrainer(ABC, Generic[Config]):
         return dict(zip(figures, sums.tolist(), strict=True))
 
     # --- figures
+
+    def left_out(self) -> Tally:
+        """What was left out or cut of data that the stage reads beside the prompts."""
+        return Tally()
+
+    def reward_encoders(self) -> list[Encoder]:
+        """How the reward models read that have other tokens than the policy."""
+        heldout = self.heldout_rewards
+        return self.rewards.own_encoders() + (heldout.own_encoders() if heldout else [])
+
+    def cut_for_reward(self) -> int:
+        """How many responses the reward models read cut so far, in all processes."""
+        own = self.rewards.cut_responses
+        if self.processes.count == 1 or wants_shards(self.config.shard):
+            return own
+        return int(
+            self.processes.all_reduce(torch.tensor(float(own), device=self.processes.device))
+        )
 
     def hash_reference(self) -> str:
         """What must be the same at the end of the run."""

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 # Flags that may differ when a run goes on: they change nothing of the numbers.
 FREE_TO_CHANGE = ("out", "resume", "checkpoint_every")
 # What is written down for the record alone: a run may go on on a machine that computes otherwise.
-NOTED = {"linear", "lr_source"}
+NOTED = {"linear", "lr_source", "left_out"}
 
 
 def same_place(one: object, other: object) -> bool:

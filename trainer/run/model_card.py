@@ -78,7 +78,8 @@ def write_card(run: Run, result: JsonObject, usage: str) -> str:
 
 def single_figures(result: JsonObject) -> JsonObject:
     """The figures that are one number or word each; tables of slices and bins are in the report."""
-    flat = flatten({name: each for name, each in result.items() if name != "stage"})
+    hidden = ("stage", "left_out_where")  # lines of files that the card's reader does not have
+    flat = flatten({name: each for name, each in result.items() if name not in hidden})
     return {
         name: value
         for name, value in flat.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from trainer.data.examples import Tally
 from trainer.errors import UsageError
 from trainer.settings.training import TrainingConfig
 
@@ -35,6 +36,13 @@ def start_trackers(config: TrainingConfig, folder: Path) -> "Trackers":
     if missing:
         raise UsageError(f"--trackers: {', '.join(missing)} is not installed here")
     return trackers
+
+
+def tell_left_out(label: str, left_out: Tally, *, speaks: bool = True) -> None:
+    """A line on stderr of the rows that were left out whole, if there are any."""
+    said = left_out.says()
+    if said and speaks:
+        print(f"{label}: left out: {said}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def progress(first: int, last: int, label: str) -> Iterator[int]:

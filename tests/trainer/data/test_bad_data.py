@@ -148,7 +148,7 @@ def test_a_prompt_longer_than_the_window_keeps_its_end(tiny_model: str) -> None:
     prompt, response = encoder.pair(long, "the sun")
     assert len(prompt) + len(response) == 16
     assert tokenizer.convert_ids_to_tokens(prompt)[-2:] == ["cat", "<assistant>"]
-    assert encoder.cut == {"prompt cut at its start": 1}
+    assert encoder.cut == {"prompt cut at its start": 1, "prompt tokens cut": 31}
 
 
 @pytest.mark.parametrize("field", ["chosen", "prompt", "rater"])
