@@ -25,15 +25,15 @@ from typing import NamedTuple, Protocol
 from trainer import evaluate
 from trainer.data.values import JsonObject, JsonValue, Result
 from trainer.engine.models import choose_device
-from trainer.errors import UsageError
-from trainer.run.files import hash_model_files, write_json
+from trainer.errors import TrainerError, UsageError
+from trainer.run.files import hash_model_files, read_description, write_json
 from trainer.run.judges import CLIMBED, HELD_OUT
 from trainer.run.plots import draw_points
 from trainer.run.report import write_page
 from trainer.settings import list_stages
 from trainer.settings.compare import CompareConfig
 from trainer.settings.evaluate import EvaluateConfig
-from trainer.settings.flags import numbers_of
+from trainer.settings.flags import as_setting, numbers_of
 
 Settings = dict[str, dict[str, object]]  # by stage
 # The setting that holds a method to its reference.
@@ -71,9 +71,8 @@ def main(config: CompareConfig) -> Result:
     """Run what is missing, measure all, print the table; the result is also in result.json."""
     choose_device(config.device)
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    check_same(config, out)
     settings = read_settings(config.settings)
+    compared = check_same(config, out)
     if config.reward:
         reward = config.reward
     else:
@@ -84,6 +83,8 @@ def main(config: CompareConfig) -> Result:
         scales = numbers_of(config.kl_scales, "--kl-scales") if method in PRICES else [None]
         for kl_scale in scales:
             rows.append(measure(config, out, settings, reward, method, kl_scale))
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "config.json", compared)
             report_progress(rows[-1])
     judge = judge_of(config, reward)
     result: JsonObject = {
@@ -114,15 +115,15 @@ def judge_of(config: CompareConfig, reward: str) -> str:
     return CLIMBED if same else HELD_OUT
 
 
-def check_same(config: CompareConfig, out: Path) -> None:
-    """Write down what is compared. Raises UsageError where the folder holds another comparison."""
+def check_same(config: CompareConfig, out: Path) -> JsonObject:
+    """What is compared. Raises UsageError where the folder holds another comparison."""
     asked = dataclasses.asdict(config) | {"model_hash": hash_model_files(config.model)}
     free = ("methods", "out", "best_of", "kl_scales")
     same = {name: value for name, value in asked.items() if name not in free}
     file = out / "config.json"
-    if file.exists() and json.loads(file.read_text()) != same:
+    if file.exists() and read_description(file) != same:
         raise UsageError(f"--out {out}: holds a comparison with other settings")
-    write_json(file, same)
+    return same
 
 
 def read_settings(path: str | None) -> Settings:
@@ -141,8 +142,7 @@ def read_settings(path: str | None) -> Settings:
         for name, value in values.items():
             if name not in hints:
                 raise UsageError(f"--settings {path}: {stage} has no setting {name!r}")
-            if hints[name] in (float, float | None) and isinstance(value, int):
-                values[name] = float(value)
+            values[name] = as_setting(value, hints[name], f"--settings {path}: {stage}.{name}")
     return tables
 
 
@@ -180,7 +180,10 @@ def train(
     """A stage's run, unless it is there already; the seconds that it took."""
     clock = out / "seconds.json"
     if (out / "result.json").exists() and clock.exists():
-        return float(json.loads(clock.read_text()))
+        try:
+            return float(json.loads(clock.read_text()))
+        except (TypeError, ValueError):
+            raise TrainerError(f"{clock}: holds no seconds") from None
     common: dict[str, object] = {
         "data": config.data,
         "model": config.model,

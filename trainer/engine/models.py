@@ -15,6 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from trainer.engine.distributed import local_part
 from trainer.engine.protocols import AnyModel, Model, Module, Policy, RewardModel, Tokenizer
 from trainer.engine.templates import end_of_turn
+from trainer.engine.tokens import PAD
 from trainer.errors import TrainerError, UsageError, first_line
 
 
@@ -52,7 +53,7 @@ def load_policy(path: str, tokenizer: Tokenizer, device: torch.device) -> Policy
     if is_reward_model(path):
         raise TrainerError(f"{path}: is a reward model, and a policy is wanted")
     model: Policy = _load_whole(AutoModelForCausalLM, path)
-    _fit(model, tokenizer)
+    _fit(path, model, tokenizer)
     _note_ends(model, tokenizer)
     model = without_dropout(model).to(device)
     if not reads_forwards(model):
@@ -81,7 +82,7 @@ def load_reward_model(
     )
     if not isinstance(getattr(model, "score", None), nn.Module):
         raise TrainerError(f"{path}: has no scalar head named `score`: its family is not supported")
-    _fit(model, tokenizer)
+    _fit(path, model, tokenizer)
     if not trained:
         width = model.score.weight.shape[1]
         stream = torch.Generator().manual_seed(seed)
@@ -194,9 +195,14 @@ def reads_forwards(model: Policy) -> bool:
     return bool((one - other).abs().max() <= 1e-3 * one.abs().max().clamp(min=1))
 
 
-def _fit(model: Model, tokenizer: Tokenizer) -> None:
-    """Give the model a row for every token, and the tokenizer's padding token."""
-    if model.get_input_embeddings().num_embeddings < len(tokenizer):
+def _fit(path: str, model: Model, tokenizer: Tokenizer) -> None:
+    """Give the model a row for our padding token. Raises TrainerError where it lacks rows for others."""
+    rows, added = model.get_input_embeddings().num_embeddings, tokenizer.pad_token == PAD
+    if rows < len(tokenizer) - added:
+        raise TrainerError(
+            f"{path}: its tokenizer has {len(tokenizer) - added} tokens, and the model rows for {rows}"
+        )
+    if rows < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     # What transformers looks for where it reads a reward.

@@ -173,6 +173,7 @@ class AddedToken(Protocol):
 class Tokenizer(Protocol):
     """Text to tokens and back."""
 
+    pad_token: str
     pad_token_id: int
     eos_token_id: int
     eos_token: str

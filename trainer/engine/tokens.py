@@ -113,7 +113,7 @@ class Encoder:
         return prompt.ids, [*self._text(text), self.end]
 
     def _text(self, text: str) -> list[int]:
-        """The tokens of a text alone. Raises RefusedConversation where it cannot be read without steering."""
+        """The tokens of a text alone. Raises RefusedConversation where they would steer."""
         if not self._control.search(text):
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)

@@ -14,9 +14,11 @@ from trainer.errors import TrainerError, first_line
 def read_description(file: Path) -> JsonObject:
     """A run's config.json. Raises TrainerError where it cannot be read."""
     try:
-        description: JsonObject = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TrainerError(f"{file}: cannot be read: {error}") from None
+        description: JsonValue = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainerError(f"{file}: cannot be read: {first_line(error)}") from None
+    if not isinstance(description, dict):
+        raise TrainerError(f"{file}: cannot be read: it holds no JSON object")
     return description
 
 

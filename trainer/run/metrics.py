@@ -49,10 +49,10 @@ def forget_later_steps(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text().splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            made = json.loads(line)["step"]
+        except (ValueError, TypeError, KeyError):
             break  # the last line, cut short by a kill
-        if row["step"] <= step:
+        if made <= step:
             kept.append(line)
     fresh = path.with_suffix(".new")
     fresh.write_text("".join(f"{line}\n" for line in kept))

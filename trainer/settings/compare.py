@@ -1,10 +1,21 @@
 """Settings of a comparison of methods."""
 
+import math
 from dataclasses import dataclass
 
 from trainer.errors import UsageError
 from trainer.settings import Stage
-from trainer.settings.flags import flag, numbers_of, refuse_below, refuse_device, refuse_full_window
+from trainer.settings.flags import (
+    flag,
+    numbers_of,
+    refuse_above,
+    refuse_below,
+    refuse_device,
+    refuse_full_window,
+    refuse_no_folder,
+    refuse_seed,
+)
+from trainer.settings.training import MOST
 
 METHODS = ("sft", "dpo", "ppo", "rloo", "best-of-n")
 
@@ -37,14 +48,19 @@ class CompareConfig:
         refuse_below(self, 2, "best_of")
         refuse_below(self, 8, "max_length")
         refuse_below(self, 1, "response_length")
-        refuse_below(self, 0, "seed")
+        refuse_above(self, MOST, "best_of", "max_length")
+        refuse_seed(self.seed)
+        refuse_no_folder(self.out)
         refuse_device(self.device)
         refuse_full_window(self.response_length, self.max_length)
         for method in self.methods.split(","):
             if method not in METHODS:
                 raise UsageError(f"--methods: there is no {method!r}, only {', '.join(METHODS)}")
-        if not all(scale > 0 for scale in numbers_of(self.kl_scales, "--kl-scales")):
+        scales = numbers_of(self.kl_scales, "--kl-scales")
+        if not scales or not all(0 < scale < math.inf for scale in scales):
             raise UsageError("--kl-scales must be above 0")
+        if len(set(self.methods.split(","))) < len(self.methods.split(",")):
+            raise UsageError("--methods: one stands there twice")
 
 
 STAGE = Stage(

@@ -6,11 +6,16 @@ from trainer.errors import UsageError
 from trainer.settings import Stage
 from trainer.settings.flags import (
     flag,
+    refuse_above,
     refuse_below,
     refuse_device,
     refuse_full_window,
     refuse_infinite,
+    refuse_models,
+    refuse_no_file,
+    refuse_seed,
 )
+from trainer.settings.training import MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,12 @@ class EvaluateConfig:
         refuse_infinite(self)
         refuse_below(self, 1, "batch_size", "response_length", "best_of")
         refuse_below(self, 8, "max_length")
-        refuse_below(self, 0, "temperature", "seed")
+        refuse_below(self, 0, "temperature")
+        refuse_above(self, MOST, "batch_size", "max_length", "best_of")
+        refuse_seed(self.seed)
+        refuse_models(self.reward, "--reward")
+        if self.out is not None:
+            refuse_no_file(self.out, "--out")
         refuse_device(self.device)
         if self.best_of > 1 and (self.policy is None or self.temperature == 0):
             raise UsageError("--best-of goes with --policy and a --temperature above 0")

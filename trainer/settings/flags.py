@@ -55,6 +55,40 @@ def refuse_infinite(config: "DataclassInstance") -> None:
             raise UsageError(f"{as_flag(each.name)} must be a finite number, not {value}")
 
 
+def refuse_seed(seed: int) -> None:
+    """Raise UsageError for a seed that torch's generators do not take: of 64 bits, after we multiply."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed must be at least 0 and below 2^32, not {seed}")
+
+
+def refuse_models(text: str, name: str) -> None:
+    """Raise UsageError where models with commas between are none, or one of them stands there twice."""
+    paths = [part.strip() for part in text.split(",") if part.strip()]
+    if not paths:
+        raise UsageError(f"{name} names no model")
+    twice = {path for path in paths if paths.count(path) > 1}
+    if twice:
+        raise UsageError(f"{name} names {min(twice)} twice")
+
+
+def refuse_no_file(path: str, name: str) -> None:
+    """Raise UsageError where no file can be written: told before the work, not after it."""
+    file = Path(path)
+    if file.is_dir():
+        raise UsageError(f"{name} {path}: is a folder, and a file is wanted")
+    if not file.parent.is_dir():
+        raise UsageError(f"{name} {path}: its folder is not there")
+
+
+def refuse_no_folder(path: str) -> None:
+    """Raise UsageError for a run directory that is a file, or would be inside of one."""
+    for each in (Path(path), *Path(path).parents):
+        if each.exists():
+            if not each.is_dir():
+                raise UsageError(f"--out {path}: {each} is a file")
+            return
+
+
 def refuse_device(device: str) -> None:
     """Raise UsageError for a device that there is not."""
     if device not in ("auto", "cpu", "cuda"):
@@ -107,6 +141,22 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
+class _Once(argparse.Action):
+    """A value; another one for the same flag is refused: which of them was meant?"""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, values)
+        if before != values:
+            raise UsageError(f"{option_string} is given twice: {before} and {values}")
+        setattr(namespace, self.dest, values)
+
+
 def parse(kind: type[Config], argv: list[str], *, program: str, example: str) -> Config:
     """The configuration of a stage, from its flags. Raises UsageError naming what is wrong."""
     assert dataclasses.is_dataclass(kind)
@@ -117,6 +167,7 @@ def parse(kind: type[Config], argv: list[str], *, program: str, example: str) ->
         epilog=f"Example: {program} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", help="a TOML file with the same names; flags win over it")
     hints = typing.get_type_hints(kind)
@@ -131,7 +182,8 @@ def parse(kind: type[Config], argv: list[str], *, program: str, example: str) ->
         if plain is bool:
             parser.add_argument(*names, action=argparse.BooleanOptionalAction, help=text)
         else:
-            parser.add_argument(*names, type=plain, metavar=plain.__name__.upper(), help=text)
+            metavar = plain.__name__.upper()
+            parser.add_argument(*names, action=_Once, type=plain, metavar=metavar, help=text)
     given = vars(parser.parse_args(argv))
     file = given.pop("config", None)
     values = {**(read_toml(Path(file), kind) if file else {}), **given}
@@ -142,6 +194,9 @@ def parse(kind: type[Config], argv: list[str], *, program: str, example: str) ->
     ]
     if missing:
         raise UsageError(f"{as_flag(missing[0])} is needed; see --help")
+    for each in dataclasses.fields(kind):
+        if each.default is dataclasses.MISSING and values[each.name] == "":
+            raise UsageError(f"{as_flag(each.name)} is empty")
     return typing.cast(Config, kind(**values))
 
 
@@ -161,19 +216,23 @@ def read_toml(path: Path, kind: "type[DataclassInstance]") -> dict[str, object]:
     hints = typing.get_type_hints(kind)
     aliases = {each.metadata.get("alias"): each.name for each in dataclasses.fields(kind)}
     values = {}
-    for key, given in table.items():
-        value = given
+    for key, value in table.items():
         name = key.replace("-", "_")
         name = aliases.get(name, name)
         if name not in hints:
             raise UsageError(f"--config {path}: there is no setting {key!r}")
-        plain = _plain(hints[name])
-        if plain is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not plain:
-            raise UsageError(f"--config {path}: {key} must be of type {plain.__name__}")
-        values[name] = value
+        values[name] = as_setting(value, hints[name], f"--config {path}: {key}")
     return values
+
+
+def as_setting(value: object, hint: object, label: str) -> object:
+    """A file's value for a setting of that type. Raises UsageError where it is of another."""
+    plain = _plain(hint)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not plain:
+        raise UsageError(f"{label} must be of type {plain.__name__}")
+    return value
 
 
 def refuse_smoothing(chance: float) -> None:

@@ -6,11 +6,15 @@ from trainer.errors import UsageError
 from trainer.settings import Stage
 from trainer.settings.flags import (
     flag,
+    refuse_above,
     refuse_below,
     refuse_device,
     refuse_full_window,
     refuse_infinite,
+    refuse_no_file,
+    refuse_seed,
 )
+from trainer.settings.training import MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,10 @@ class GenerateConfig:
         refuse_infinite(self)
         refuse_below(self, 1, "batch_size", "response_length", "limit")
         refuse_below(self, 8, "max_length")
-        refuse_below(self, 0, "temperature", "seed")
+        refuse_below(self, 0, "temperature")
+        refuse_above(self, MOST, "batch_size", "max_length")
+        refuse_seed(self.seed)
+        refuse_no_file(self.out, "--out")
         refuse_device(self.device)
         if not 1 <= self.candidates <= 9:
             raise UsageError(f"--candidates must be 1 to 9, not {self.candidates}")

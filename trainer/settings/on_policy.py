@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from trainer.errors import UsageError
 from trainer.settings import Curve
-from trainer.settings.flags import as_flag, flag, refuse_below, refuse_full_window, refuse_not_above
+from trainer.settings.flags import (
+    as_flag,
+    flag,
+    refuse_below,
+    refuse_full_window,
+    refuse_models,
+    refuse_not_above,
+)
 from trainer.settings.rates import ON_POLICY_EPSILON
 from trainer.settings.training import TrainingConfig
 
@@ -79,6 +86,9 @@ class OnPolicyConfig(TrainingConfig):
         super().__post_init__()
         refuse_below(self, 1, "response_length", "micro_batch")
         refuse_below(self, 0, "kl_coef", "missing_eos_penalty", "uncertainty_coef")
+        refuse_models(self.reward, "--reward")
+        if self.heldout_reward is not None:
+            refuse_models(self.heldout_reward, "--heldout-reward")
         if self.ensemble not in ENSEMBLES:
             raise UsageError(f"--ensemble must be {', '.join(ENSEMBLES)}, not {self.ensemble!r}")
         if self.rollout_server and not self.lora_rank:

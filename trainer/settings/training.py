@@ -9,9 +9,14 @@ from trainer.settings.flags import (
     refuse_below,
     refuse_device,
     refuse_infinite,
+    refuse_no_folder,
     refuse_not_above,
+    refuse_seed,
 )
 from trainer.settings.rates import EPSILON
+
+# Of examples, tokens, ranks: more than any machine holds is a slip of the hand.
+MOST = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +58,10 @@ class TrainingConfig:
         refuse_infinite(self)
         refuse_below(self, 1, "steps", "batch_size", "checkpoint_every")
         refuse_below(self, 8, "max_length")
-        refuse_below(self, 0, "seed", "lora_rank")
-        refuse_above(self, 2**32 - 1, "seed")  # torch's generators take 64 bits, and we multiply
+        refuse_below(self, 0, "lora_rank")
+        refuse_above(self, MOST, "batch_size", "max_length", "lora_rank")
+        refuse_seed(self.seed)
+        refuse_no_folder(self.out)
         refuse_not_above(self, 0, "epochs", "lr", "lora_alpha", "adam_eps")
         refuse_device(self.device)
         if self.dtype not in ("float32", "bfloat16"):
