@@ -667,7 +667,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     case: Case, code: int, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage, _, bad, reason = case
-    world.file([pair(0)], "ptx.jsonl")
+    world.file([{"prompt": "a", "candidates": ["b", "c"], "ranks": [1, 2]}], "ptx.jsonl")
     words = words_of(stage, world, bad(world))
     before = listing(world.tmp)
     capsys.readouterr()

@@ -151,8 +151,8 @@ class _Once(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        before = getattr(namespace, self.dest, values)
-        if before != values:
+        if getattr(namespace, self.dest, values) not in (values,):  # NaN is itself, if not equal
+            before = getattr(namespace, self.dest)
             raise UsageError(f"{option_string} is given twice: {before} and {values}")
         setattr(namespace, self.dest, values)
 
