@@ -5,6 +5,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,11 +116,17 @@ class Run:
         self.start = self.last_step = int(state["step"]) if state else 0
         self.processes.barrier()  # all have read what the first is about to change
         if self.processes.first:
+            fresh = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.config.trackers:
+                try:
+                    self._trackers = start_trackers(self.config, self.folder)
+                except UsageError:
+                    if fresh:
+                        shutil.rmtree(self.folder)
+                    raise
             write_json(file, self.describe())
             self._metrics = MetricsFile(self.folder / "metrics.jsonl", keep_until=self.start)
-            if self.config.trackers:
-                self._trackers = start_trackers(self.config, self.folder)
         return state
 
     def _check_alike(self) -> None:
