@@ -290,12 +290,15 @@ def test_of_several_draws_the_choosers_favourite_is_judged(
         choose_by=choose_by and str(shelf / choose_by), device="cpu",
     )  # fmt: skip
     # In the order in which `main` asks them: split by split.
-    prompts = [
-        each.messages for each in evaluate.examples_of(read_prompts(config.data), config.data)
-    ]
+    asked = evaluate.examples_of(read_prompts(config.data), config.data)
+    prompts = [each.messages for each in asked]
     evaluators = [evaluate.load_evaluator(config.reward, config, CPU)]
-    side = evaluate.respond(config, str(config.policy), 4, evaluators, prompts, CPU)
-    texts = [text for each in side.rollouts for text in decode(side.tokenizer, each)]
+    choosing = evaluate.load_evaluator(config.choose_by, config, CPU) if config.choose_by else None
+    writer = evaluate.load_writer(str(config.policy), config, CPU)
+    side = evaluate.respond(
+        config, writer, 4, evaluators, choosing, prompts, [writer.prompt(each) for each in asked]
+    )
+    texts = [text for each in side.rollouts for text in decode(writer.tokenizer, each)]
     lengths = [int(each) for rollout in side.rollouts for each in rollout.response_mask.sum(-1)]
     judge, chooser = scorer(shelf / "scorer0"), scorer(shelf / (choose_by or "scorer0"))
     chosen = []

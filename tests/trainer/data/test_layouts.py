@@ -179,10 +179,10 @@ def test_rows_of_another_kind_are_told_what_is_wanted(
         (read_prompts, prompts),
     ):
         if reason is None:
-            assert len(read(file)["train"]) == 1  # type: ignore[operator]
+            assert len(read(file)["train"]) == 1
         else:
             with pytest.raises(TrainerError, match=f"a.train.jsonl:1: {reason}"):
-                read(file)  # type: ignore[operator]
+                read(file)
 
 
 @pytest.mark.parametrize(
