@@ -48,7 +48,7 @@ from trainer.engine.protocols import Policy, RewardModel, Tokenizer
 from trainer.engine.responses import response_token_logprobs
 from trainer.engine.shared_prefix import PromptResponses, build_batch
 from trainer.engine.ties import log_nu_of
-from trainer.engine.tokens import EMPTY, Encoder, load_tokenizer, same_tokens
+from trainer.engine.tokens import CUTS, Encoder, load_tokenizer, same_tokens
 from trainer.errors import TrainerError
 from trainer.formulas.evaluation import (
     margins_of,
@@ -261,10 +261,9 @@ def compare(
         for writer, draws, rows in zip(writers, (config.best_of, 1), columns[:2], strict=True)
     )
     for each, before in zip(evaluators, read_before, strict=True):
-        for reason, count in each.encoder.cut.items():
-            if reason == EMPTY:  # a policy may say nothing
-                continue
-            data.left_out.add(f"as judged: {reason}", count - before.get(reason, 0))
+        for reason in CUTS:
+            more = each.encoder.cut.get(reason, 0) - before.get(reason, 0)
+            data.left_out.add(f"as judged: {reason}", more)
     kl = None
     if same_tokens(own.writer.tokenizer, other.writer.tokenizer):
         total = sum(

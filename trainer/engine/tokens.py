@@ -16,8 +16,9 @@ from trainer.errors import TrainerError, first_line
 PAD = "<|pad|>"
 # What an encoder counts.
 PROMPT_CUT = "prompt cut at its start"
-EMPTY = "empty response"
+RESPONSE_CUT = "response cut at its end"
 PROMPT_TOKENS_CUT, RESPONSE_TOKENS_CUT = "prompt tokens cut", "response tokens cut"
+CUTS = (PROMPT_CUT, RESPONSE_CUT, PROMPT_TOKENS_CUT, RESPONSE_TOKENS_CUT)
 
 
 def load_tokenizer(path: str) -> Tokenizer:
@@ -91,10 +92,10 @@ class Encoder:
         """(prompt, response) tokens that fit together."""
         prompt, response = self._split(messages, text)
         if not text or len(response) == 1:
-            self._count(EMPTY)
+            self._count("empty response")
         longest = self.max_length - 1  # at least one token of the prompt stays
         if len(response) > longest:
-            self._count("response cut at its end")
+            self._count(RESPONSE_CUT)
             self._count(RESPONSE_TOKENS_CUT, len(response) - longest)
             response = response[:longest]
         return self._fit(prompt, self.max_length - len(response)), response

@@ -36,14 +36,16 @@ WITH_TOOLS = (
     "{% if tools %}{{ tools | tojson }} {% endif %}{% for m in messages %}<{{ m['role'] }}> "
     "{% for call in m['tool_calls'] or [] %}{{ call['function']['name'] }} "
     "{% for key, value in call['function']['arguments'] | items %}{{ key }} {{ value }} {% endfor %}"
-    "{% else %}{{ m['content'] }} {% endfor %}{% endfor %}"
+    "{% else %}{{ m['content'] }} {% if m['role'] == 'assistant' %}{{ eos_token }} {% endif %}"
+    "{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 # As DeepSeek's: arguments as text, and no content beside a call.
 WITH_TEXT_TOOLS = (
     "{% for m in messages %}<{{ m['role'] }}> {% if m['content'] is not defined %}"
     "{% for call in m['tool_calls'] %}{{ call['function']['name'] + ' ' + call['function']['arguments'] }} "
-    "{% endfor %}{% else %}{{ m['content'] }} {% endif %}{% endfor %}"
+    "{% endfor %}{% else %}{{ m['content'] }} {% if m['role'] == 'assistant' %}{{ eos_token }} {% endif %}"
+    "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 COMMON = ["--device", "cpu", "--max-length", "48"]
