@@ -34,7 +34,7 @@ class Ranking:
     strength: float | None = None  # of a pair: how much better the better one is
     # Scores of each candidate on the project's axes, where raters gave one for each.
     axes: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
-    source: str = ""  # file and line
+    source: str = field(default="", compare=False)  # file and line
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Demonstration:
     """A conversation that ends with a response worth imitating."""
 
     messages: Messages
-    source: str = ""  # file and line
+    source: str = field(default="", compare=False)  # file and line
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Prompt:
 
     messages: Messages
     id: str = ""
-    source: str = ""  # file and line
+    source: str = field(default="", compare=False)  # file and line
 
 
 Example = TypeVar("Example", Ranking, Demonstration, Prompt)
