@@ -44,7 +44,7 @@ TRAINING: Table = {
     "batch_size": effect(3, *LEARNT, *LENGTH),
     "lr": effect(2e-3, "rates", *LATER),
     "adam_eps": effect(1e-2, *LATER),
-    "max_length": effect(18, *LEARNT, "cut"),
+    "max_length": effect(18, *LEARNT, "cut", "keys"),
     "seed": effect(1, *LEARNT),
     "device": effect("auto"),  # on a machine without a GPU
     "resume": effect(True),  # where there is nothing to go on from
