@@ -154,7 +154,7 @@ async def test_an_admin_sets_up_a_project_and_invites_somebody(
     rows = '{"prompt": "Why?", "candidates": ["a", "b"]}\n{"prompt": 1}\n'
     upload = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": rows.encode()}
     await page.set_input_files("#file", upload)  # type: ignore[arg-type]
-    await page.click("text=Import")
+    await page.click("button:text-is('Import')")
     await expect(page.locator(".notice")).to_contain_text("1 accepted")
     await expect(page.locator(".notice")).to_contain_text("line 2, prompt")
     await page.click("button:has-text('Pause')")
