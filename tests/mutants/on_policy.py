@@ -57,7 +57,7 @@ SAMPLING = [
     alter("rl/rollout.py", "leaving-draws-of-others", "a row's draws depend on who has left",
           "draws[step, active]", "draws[step, : len(active)]", f"{SAMPLED}[Bloom]"),
     alter("rl/rollout.py", "leaving-never", "rows that have ended are never noticed, and are written on",
-          "open_rows = ~ended[active]", "open_rows = torch.ones_like(ended[active])", f"{SAMPLED}[Bloom]"),
+          "open_rows = ~ended[active]", "open_rows = torch.ones_like(ended[active])", SAMPLED),
     alter("rl/rollout.py", "sampling-at-t-1", "tokens are drawn at temperature 1",
           "chances = (logits.float() / temperature).softmax(-1).double()",
           "chances = logits.float().softmax(-1).double()", f"{SAMPLED}[Bloom]"),
