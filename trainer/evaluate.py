@@ -190,7 +190,7 @@ def load_evaluator(path: str, config: EvaluateConfig, device: torch.device) -> E
     """A frozen reward model, and its encoder."""
     tokenizer = load_tokenizer(path)
     model = probe_capabilities(load_frozen_reward_model(path, tokenizer, device))
-    return Evaluator(model, Encoder(tokenizer, fit_window(config.max_length, model)))
+    return Evaluator(model, Encoder(tokenizer, fit_window(config.max_length, model), reading=True))
 
 
 def disagreement(rankings: list[Ranking], members: list[list[Tensor]]) -> JsonObject:

@@ -125,7 +125,7 @@ def main(config: RewardConfig) -> Result:
 
     model = load()
     model.config.reward_mean, model.config.reward_spread, model.config.tie_nu = 0.0, None, None
-    encoder = Encoder(tokenizer, fit_window(config.max_length, model))
+    encoder = Encoder(tokenizer, fit_window(config.max_length, model), reading=True)
     pad = tokenizer.pad_token_id
     data.splits["train"] = take_share(data["train"], config.train_share)
     train, held_out, test = (

@@ -51,6 +51,7 @@ class Shape:
     """What a chat template writes around an answer."""
 
     opening: str  # between the prompt for an answer and the answer
+    continues: bool  # whether a finished answer stands behind what opens one
     behind: str  # all that follows the answer where it is the last turn
     end: int  # the token that ends the turn
     end_text: str
@@ -99,9 +100,10 @@ def shape_of(tokenizer: Tokenizer, template: str | None = None) -> Shape | None:
     end = _end_in(tokenizer, behind)
     text = _content_of(tokenizer, end)
     closing = behind.partition(text)[0] if text in behind else None
-    # Some open an answer with what they leave out of a finished one: it has no opening then.
-    opening = before.removeprefix(opened) if before.startswith(opened) else ""
-    return Shape(opening, behind, end, text, closing)
+    # Some open an answer with what they leave out of a finished one (a thought): it has no opening then.
+    continues = before.startswith(opened)
+    opening = before.removeprefix(opened) if continues else ""
+    return Shape(opening, continues, behind, end, text, closing)
 
 
 def end_of_turn(tokenizer: Tokenizer) -> int:
@@ -258,7 +260,7 @@ def control_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
     tokens = (
         token.content
         for token in tokenizer.added_tokens_decoder.values()
-        if token.special or token.content in named
+        if token.content and (token.special or token.content in named)
     )
     longest_first = sorted(tokens, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

@@ -61,6 +61,8 @@ class Encoder:
     of it from there on, the end token of the turn last. Both together are the tokens that plain
     `apply_chat_template` gives the whole conversation. Where the template does not write a response behind
     its prompt, or not all of it, the response is its own text's tokens and the end token, and is counted.
+    For a reward model, which is `reading`, the prompt is then what both have in common: it need not be what
+    a policy answers to.
 
     Tokens that steer (`<|im_end|>`) are steering where the template writes them, and text where people do.
 
@@ -70,6 +72,7 @@ class Encoder:
 
     tokenizer: Tokenizer
     max_length: int
+    reading: bool = False
     cut: dict[str, int] = field(default_factory=dict)
     end: int = field(init=False)
     template: Template = field(init=False)
@@ -104,9 +107,10 @@ class Encoder:
         """(prompt, response) tokens, however long."""
         prompt = self._prompt(messages)
         whole = self._render([*messages, {"role": "assistant", "content": text}], opens=False)
-        written = whole.text[len(prompt.text) :]
-        follows = whole.text.startswith(prompt.text) and whole.ids[-1:] == [self.end]
-        if follows and _without_blanks(text) in _without_blanks(written):
+        written = whole.text[count_common(prompt.text, whole.text) :]
+        follows = self.reading or whole.text.startswith(prompt.text)
+        complete = _without_blanks(text) in _without_blanks(written)
+        if follows and complete and whole.ids[-1:] == [self.end]:
             # A token may reach over the place where they meet: it is the response's.
             shared = count_common(prompt.ids, whole.ids[:-1])
             return whole.ids[:shared], whole.ids[shared:]
@@ -159,12 +163,18 @@ class Encoder:
         self.cut[reason] = self.cut.get(reason, 0) + by
 
 
+def continues_prompts(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template writes a finished answer behind what opens one."""
+    shape = shape_of(tokenizer)
+    return shape is None or shape.continues
+
+
 def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def count_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows have in common before they part."""
+def count_common(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many tokens two rows, or characters two texts, have in common before they part."""
     pairs = zip(one, other, strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -95,8 +95,8 @@ SANITIZED = (
 
 
 def plain_is_right(tokenizer: Tokenizer) -> bool:
-    """Whether plain `apply_chat_template` gives a conversation the tokens that training reads."""
-    encoder = Encoder(tokenizer, 1 << 20)
+    """Whether plain `apply_chat_template` gives a conversation the tokens that a reward model reads."""
+    encoder = Encoder(tokenizer, 1 << 20, reading=True)
     tried = 0
     for messages, text in TRIALS:
         try:
@@ -148,8 +148,8 @@ def describe_scoring(tokenizer: Tokenizer) -> str:
         ]
     else:
         lines += [
-            "- **Not by the chat template alone.** It writes a finished answer otherwise than it opens "
-            f"one, or does not end it with `{end}`, and could not be mended: programs that score "
+            "- **Not by the chat template alone.** It does not write an answer as it is, or does not end "
+            f"it with `{end}`, and could not be mended: programs that score "
             "`apply_chat_template(prompt + answer)`, TRL and vLLM among them, read other tokens than "
             "this model was trained on. Give them the token ids of the snippet.",
         ]

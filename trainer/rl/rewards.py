@@ -23,7 +23,13 @@ from trainer.engine.prepare import prepare_model
 from trainer.engine.protocols import RewardModel, Tokenizer
 from trainer.engine.responses import response_rewards
 from trainer.engine.shared_prefix import PromptResponses, build_batch
-from trainer.engine.tokens import PROMPT_CUT, Encoder, load_tokenizer, same_tokens
+from trainer.engine.tokens import (
+    PROMPT_CUT,
+    Encoder,
+    continues_prompts,
+    load_tokenizer,
+    same_tokens,
+)
 from trainer.rl.rollout import Rollout, decode, rows_of
 from trainer.settings.on_policy import OnPolicyConfig
 
@@ -54,9 +60,12 @@ class RewardReader:
         device = processes.loading_device(config.shard)
         self.model = load_frozen_reward_model(path, self.tokenizer, device)
         prepare_model(self.model, config, processes, trainable=False, onednn=True)
-        self.encoder = Encoder(self.tokenizer, fit_window(config.max_length, self.model))
+        window = fit_window(config.max_length, self.model)
+        self.encoder = Encoder(self.tokenizer, window, reading=True)
         self.same_tokens = same_tokens(policy_tokenizer, self.tokenizer)
         self.cut_responses = 0
+        # A policy may answer to what the finished answers that were judged had not before them.
+        self.reuses_ids = self.same_tokens and continues_prompts(self.tokenizer)
         # The spread that rewards are divided by; the mean is taken off where the model is read.
         saved = getattr(self.model.config, "reward_spread", None)
         self.spread = float(saved) if saved and config.normalise_rewards else 1.0
@@ -80,10 +89,11 @@ class RewardReader:
     ) -> Tensor:
         """(B,) normalised rewards of whole responses, read as the reward model was trained to read them.
 
-        With the same tokens the sampled ids are reused, and a response that was cut or ended otherwise gets
-        the end token that all of the reward model's data had; else the text is tokenised again.
+        With the same tokens, and where finished answers stand behind what opens one, the sampled ids are
+        reused, and a response that was cut or ended otherwise gets the end token that all of the reward
+        model's data had; else the text is tokenised again.
         """
-        if not self.same_tokens:
+        if not self.reuses_ids:
             pairs = list(zip(prompts, decode(policy_tokenizer, rollout), strict=True))
             before = self.encoder.cut.get(PROMPT_CUT, 0)
             rewards = score_texts(self.model, self.encoder, pairs, batch_size=size)

@@ -19,6 +19,7 @@ from tests.trainer.conftest import make_tokenizer
 from trainer import dpo, reward, sft
 from trainer.__main__ import main
 from trainer.data.examples import Demonstration, Messages, Ranking
+from trainer.engine.distributed import Processes
 from trainer.engine.forward import score_texts
 from trainer.engine.models import load_reward_model
 from trainer.engine.protocols import Tokenizer
@@ -26,6 +27,9 @@ from trainer.engine.templates import PLAIN_TEMPLATE, end_of_turn, render, shape_
 from trainer.engine.tokens import Encoder, decode_responses, load_tokenizer
 from trainer.engine.usage import plain_is_right
 from trainer.errors import TrainerError
+from trainer.rl.rewards import RewardReader
+from trainer.rl.rollout import from_rows
+from trainer.settings.ppo import PPOConfig
 
 CPU = torch.device("cpu")
 CHATS = pytest.mark.parametrize("name", chats())
@@ -417,7 +421,7 @@ def test_a_template_that_opens_otherwise_than_it_ends_is_left_and_told(tmp_path:
     tokenizer.save_pretrained(tmp_path)
     loaded = load_tokenizer(str(tmp_path))
     assert loaded.chat_template == DEEPSEEK
-    assert not plain_is_right(loaded)
+    assert plain_is_right(loaded), "for a reward model, which reads what was finished"
     encoder = Encoder(loaded, 200)
     asked = [{"role": "user", "content": "tell me"}]
     prompt, response = encoder.pair(asked, "why</think>the sun <|end|>")
@@ -425,6 +429,34 @@ def test_a_template_that_opens_otherwise_than_it_ends_is_left_and_told(tmp_path:
     assert tokenizer.decode(response) == "why</think>the sun <|end|><eos>", "and nothing is dropped"
     assert response.count(tokenizer.convert_tokens_to_ids("<|end|>")) == 0
     assert encoder.cut == {"response that the chat template writes otherwise": 1}
+
+
+def test_a_reward_model_reads_finished_answers_where_a_policy_is_opened_otherwise(
+    tmp_path: Path,
+) -> None:
+    tokenizer = byte_level(bos=True)
+    tokenizer.chat_template = DEEPSEEK
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, initializer_range=0.3,
+    )  # fmt: skip
+    loaded = load_tokenizer(str(tmp_path))
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    scorer = load_reward_model(str(tmp_path), loaded, CPU, seed=0)
+    scorer.save_pretrained(tmp_path)
+    reads = Encoder(loaded, 200, reading=True)
+    asked = [{"role": "user", "content": "tell me"}]
+    prompt, response = reads.pair(asked, "the sun")
+    assert prompt + response == ids_of(loaded, answered(asked, "the sun"))
+    # And so it reads what a policy wrote, whose own tokens stand behind what opened them.
+    settings = PPOConfig(data="", model="", out="", reward="", max_length=64, response_length=8)
+    reader = RewardReader(str(tmp_path), settings, loaded, Processes(CPU))
+    opened = Encoder(loaded, 200).prompt(asked, 200)
+    rollout = from_rows([(opened, response, True)], loaded.pad_token_id, CPU)
+    expected = score_texts(scorer, reads, [(asked, "the sun")])
+    torch.testing.assert_close(reader.score([asked], rollout, loaded, 4), expected)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +489,10 @@ def snippet_of(model: Path) -> str:
     return str(found)
 
 
-@pytest.mark.parametrize("template", [chats()["chatml"].template, None, DEEPSEEK])
+LOUD = "{% for m in messages %}{{ m['content'] | upper }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [chats()["chatml"].template, None, DEEPSEEK, LOUD])
 def test_the_cards_snippets_run_and_score_as_the_trainer_does(
     template: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,14 +523,14 @@ def test_the_cards_snippets_run_and_score_as_the_trainer_does(
     scorer = load_reward_model(str(model), loaded, CPU, seed=0)
     expected = score_texts(
         scorer,
-        Encoder(loaded, 500),
+        Encoder(loaded, 500, reading=True),
         [(turns[:-1], turns[-1]["content"]) for turns in names["conversations"]],
     )
     torch.testing.assert_close(names["rewards"], expected, atol=1e-4, rtol=1e-4)
     card = (model / "README.md").read_text()
-    assert ("Not by the chat template alone" in card) == (template == DEEPSEEK)
+    assert ("Not by the chat template alone" in card) == (template == LOUD)
     result = json.loads((tmp_path / "reward" / "result.json").read_text())
-    assert result["plain_scoring"] == (template != DEEPSEEK)
+    assert result["plain_scoring"] == (template != LOUD)
     monkeypatch.chdir(tmp_path / "sft" / "model")
     exec(snippet_of(tmp_path / "sft" / "model"), names)
     assert isinstance(names["answer"], str)
