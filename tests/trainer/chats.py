@@ -180,9 +180,9 @@ HARMONY = (
     "{{ '<|end_header_id|>' + m['content'] + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
 )
-# Turns that end in plain text, and no token.
+# Turns that end in plain text, and no token; a line end comes first.
 ALPACA = (
-    "{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% endfor %}"
+    "\n{% for m in messages %}### {{ m['role'] }}:\n{{ m['content'] }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}### assistant:\n{% endif %}"
 )
 # It opens an answer with a thought, and leaves the thought out of the finished one.
