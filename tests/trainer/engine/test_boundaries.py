@@ -451,7 +451,7 @@ def test_a_reward_model_reads_finished_answers_where_a_policy_is_opened_otherwis
     prompt, response = reads.pair(asked, "the sun")
     assert prompt + response == ids_of(loaded, answered(asked, "the sun"))
     # And so it reads what a policy wrote, whose own tokens stand behind what opened them.
-    settings = PPOConfig(data="", model="", out="", reward="", max_length=64, response_length=8)
+    settings = PPOConfig(data="", model="", out="", reward="r", max_length=64, response_length=8)
     reader = RewardReader(str(tmp_path), settings, loaded, Processes(CPU))
     opened = Encoder(loaded, 200).prompt(asked, 200)
     rollout = from_rows([(opened, response, True)], loaded.pad_token_id, CPU)
