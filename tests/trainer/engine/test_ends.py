@@ -142,7 +142,7 @@ def test_a_reward_model_reads_every_response_with_its_own_end(chat_model: Path) 
     reward = chat_model.with_name("reward")
     load_reward_model(str(chat_model), tokenizer, CPU, seed=0).save_pretrained(reward)
     tokenizer.save_pretrained(reward)
-    config = PPOConfig(data="", model="", out="", reward="", max_length=64, response_length=8)
+    config = PPOConfig(data="", model="", out="", reward="r", max_length=64, response_length=8)
     reader = RewardReader(str(reward), config, tokenizer, Processes(CPU))
     assert reader.same_tokens
     rows: list[Row] = [
