@@ -14,6 +14,8 @@ from app.admin import (
     audit,
     generation,
     guidelines,
+    imports,
+    leaderboard,
     members,
     notes,
     people,
@@ -29,6 +31,7 @@ from app.intake import api as intake_api
 from app.logs import configure_logs
 from app.policies import api as policies_api
 from app.projects import api as projects_api
+from app.projects.frame import find_frame, recognise
 from app.quality import api as quality_api
 from app.rating import api as rating_api
 from app.rating import pages as rating_pages
@@ -70,6 +73,8 @@ ROUTERS: Sequence[APIRouter] = (
     generation.router,
     raters.router,
     guidelines.router,
+    imports.router,
+    leaderboard.router,
     members.router,
     policies.router,
     people.router,
@@ -131,7 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(UnderPrefix, prefix=settings.root_path)
     app.add_middleware(TrustedProxies, trusted=settings.trusted_proxies)
     app.add_middleware(RequestId)
-    install_error_handlers(app, identify)
+    install_error_handlers(app, recognise)
     # FastAPI's own way to another description is to put a function in the place of its own.
     app.openapi = describe(app, session_cookie=SESSION_COOKIE)  # type: ignore[method-assign]
     app.include_router(health.router)
@@ -139,6 +144,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(
             router,
-            dependencies=[Depends(identify), Depends(check_csrf), Depends(refuse_unstorable)],
+            dependencies=[
+                Depends(identify),
+                Depends(check_csrf),
+                Depends(refuse_unstorable),
+                Depends(find_frame),
+            ],
         )
     return app

@@ -159,3 +159,8 @@ class AuditEntry(Base):
     detail: Mapped[dict[str, object]] = mapped_column(JSONB, default=dict, server_default="{}")
 
     actor: Mapped[User | None] = relationship(lazy="raise")
+
+    __table_args__ = (
+        Index("ix_audit_log_subject_id", "subject", "id"),
+        Index("ix_audit_log_action_id", "action", "id"),
+    )

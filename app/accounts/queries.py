@@ -1,9 +1,10 @@
 """Selects of the accounts room."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Text, bindparam, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import contains_eager, selectinload
 
@@ -75,24 +76,74 @@ async def list_api_tokens(session: AsyncSession, user: User) -> Sequence[ApiToke
     ).all()
 
 
-async def list_audit_entries(
-    session: AsyncSession, *, limit: int, offset: int = 0
-) -> Sequence[AuditEntry]:
-    """The newest changes first."""
-    return (
-        await session.scalars(
-            select(AuditEntry)
-            .options(selectinload(AuditEntry.actor))
-            .order_by(AuditEntry.id.desc())
-            .limit(limit)
-            .offset(offset)
+@dataclass(frozen=True, kw_only=True)
+class AuditFilter:
+    """Which changes are asked for. What is empty leaves out nothing."""
+
+    who: str = ""  # part of an address or a name
+    action: str = ""
+    project: str = ""  # a slug
+    words: str = ""  # part of what was changed, or of its detail
+    since: datetime | None = None
+    before: datetime | None = None
+
+
+# Changes whose subject is no project, whatever its name.
+_OF_NO_PROJECT = ("user", "sign_in", "token", "policy")
+
+
+def _chosen(wanted: AuditFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.who:
+        people = select(User.id).where(
+            or_(
+                User.email.icontains(wanted.who, autoescape=True),
+                User.name.icontains(wanted.who, autoescape=True),
+            )
         )
-    ).all()
+        found.append(AuditEntry.actor_id.in_(people))
+    if wanted.action:
+        found.append(AuditEntry.action == wanted.action)
+    if wanted.project:
+        found.append(AuditEntry.subject == wanted.project)
+        found += [
+            AuditEntry.action.not_like(f"{each}.%")
+            for each in (each.replace("_", "\\_") for each in _OF_NO_PROJECT)
+        ]
+    if wanted.words:
+        found.append(
+            or_(
+                AuditEntry.subject.icontains(wanted.words, autoescape=True),
+                cast(AuditEntry.detail, Text).icontains(wanted.words, autoescape=True),
+            )
+        )
+    if wanted.since:
+        found.append(AuditEntry.at >= wanted.since)
+    if wanted.before:
+        found.append(AuditEntry.at < wanted.before)
+    return found
 
 
-async def count_audit_entries(session: AsyncSession) -> int:
-    """How many changes are recorded."""
-    return await session.scalar(select(func.count()).select_from(AuditEntry)) or 0
+async def list_audit_entries(
+    session: AsyncSession, wanted: AuditFilter, *, limit: int, older_than: int | None = None
+) -> Sequence[AuditEntry]:
+    """The newest changes first, of those that were made before an entry (by its id)."""
+    query = (
+        select(AuditEntry)
+        .options(selectinload(AuditEntry.actor))
+        .where(*_chosen(wanted))
+        .order_by(AuditEntry.id.desc())
+        .limit(limit)
+    )
+    if older_than is not None:
+        query = query.where(AuditEntry.id < older_than)
+    return (await session.scalars(query)).all()
+
+
+async def list_audit_actions(session: AsyncSession) -> Sequence[str]:
+    """Every kind of change that was ever made."""
+    found = select(AuditEntry.action).distinct().order_by(AuditEntry.action)
+    return (await session.scalars(found)).all()
 
 
 async def count_failures(session: AsyncSession, key: bytes, since: datetime) -> int:

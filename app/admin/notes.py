@@ -38,7 +38,7 @@ async def notes_page(
     context = NotesPage(
         title="Notes",
         project=project,
-        tab="prompts",
+        tab="notes",
         notes=PageOf(rows, page, total, PAGE_SIZE),
         waiting=waiting,
     )

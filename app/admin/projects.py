@@ -1,6 +1,6 @@
 """All projects, a new one, one at a look, and its settings."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 
 from app.accounts.guards import Admin, Researcher, Session, start_over
 from app.accounts.models import User
-from app.admin.tabs import FOR_ADMINS, TABS, ProjectPage
+from app.admin.tabs import TABS, ProjectPage
 from app.errors import InvalidInput, PlackettError
 from app.generation.service import enqueue_waiting
 from app.policies import queries as policy_queries
@@ -55,7 +55,6 @@ class SettingsPage(PageContext):
     project: Project | None
     tab: str
     tabs: Mapping[str, str]
-    for_admins: Collection[str]
     values: Mapping[str, object]
     policies: Sequence[Policy]
     spare: int
@@ -176,7 +175,6 @@ async def _settings_page(
         project=project,
         tab="settings",
         tabs=TABS,
-        for_admins=FOR_ADMINS,
         values=values,
         policies=[
             policy

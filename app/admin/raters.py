@@ -11,7 +11,7 @@ from app.accounts.guards import Admin, Researcher, Session
 from app.admin.tabs import ProjectPage
 from app.projects.service import get_project_for
 from app.quality import service
-from app.quality.schemas import LeaderboardOut, QualityOut
+from app.quality.schemas import QualityOut
 from app.rating import qualification, queries
 from app.rating.models import Qualification, QualificationState
 from app.web.pages import see_other
@@ -22,10 +22,9 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, kw_only=True)
 class RatersPage(ProjectPage):
-    """Agreement, each rater's figures, how the tests came out, and the policies' places."""
+    """Agreement, each rater's figures, and how the tests came out."""
 
     quality: QualityOut
-    leaderboard: LeaderboardOut
     # Everybody who has taken the test, by id, also those without a ranking outside it.
     tests: Sequence[tuple[Qualification, str]]
     by_rater: Mapping[uuid.UUID, Qualification]
@@ -41,7 +40,6 @@ async def raters(request: Request, slug: str, session: Session, reader: Research
         project=project,
         tab="raters",
         quality=await service.get_quality(session, project),
-        leaderboard=await service.get_leaderboard(session, project),
         tests=tests,
         by_rater={each.rater_id: each for each, _name in tests},
     )

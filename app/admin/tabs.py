@@ -1,30 +1,30 @@
-"""What the pages of one project share: its head, and the tab that is open."""
+"""What the pages of one project share: the project, and which of its pages is open."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.projects.models import Project
 from app.web.templates import PageContext
 
-# The last part of a tab's address, and what it is called.
+# The last part of a page's address, and what its head calls it. The navigation is in web/side_nav.html.
 TABS = {
     "overview": "Overview",
     "prompts": "Prompts",
     "generation": "Generation",
     "guidelines": "Guidelines",
-    "raters": "Raters",
+    "raters": "Quality",
+    "notes": "Raters' notes",
+    "imports": "Imports",
+    "leaderboard": "Leaderboard",
     "members": "Members",
     "settings": "Settings",
 }
-# Pages that are there to change something: a researcher reads the others.
-FOR_ADMINS = frozenset({"members", "settings"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectPage(PageContext):
-    """A page of one project, under its tab."""
+    """A page of one project."""
 
     project: Project
     tab: str
     tabs: Mapping[str, str] = field(default_factory=lambda: TABS)
-    for_admins: Collection[str] = FOR_ADMINS

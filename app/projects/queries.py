@@ -62,10 +62,14 @@ async def get_project_for_update(session: AsyncSession, project_id: uuid.UUID) -
     ).one()
 
 
-async def list_projects_for(session: AsyncSession, viewer: User) -> Sequence[Project]:
+async def list_projects_for(
+    session: AsyncSession, viewer: User, *, limit: int | None = None
+) -> Sequence[Project]:
     """The projects that the viewer sees, the newest first."""
     return (
-        await session.scalars(select(Project).where(visible_to(viewer)).order_by(Project.id.desc()))
+        await session.scalars(
+            select(Project).where(visible_to(viewer)).order_by(Project.id.desc()).limit(limit)
+        )
     ).all()
 
 

@@ -19,6 +19,7 @@ from app.projects.models import Project
 from app.projects.queries import get_project_by_id, list_projects_for
 from app.projects.service import get_project_for
 from app.web.errors import from_pydantic
+from app.web.frame import enter
 from app.web.markdown import View, view_texts
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
@@ -50,6 +51,8 @@ class ExportsPage(PageContext):
     """All exports, and the form for another."""
 
     exports: PageOf[tuple[Export, Project]]
+    # The project whose exports alone are listed, if it is one's.
+    only: Project | None
     projects: Sequence[Project]
     kinds: Mapping[Kind, str]
     shares: Mapping[str, int]
@@ -72,19 +75,23 @@ async def _exports_page(
     session: Session,
     viewer: User,
     *,
+    only: Project | None = None,
     page: int = 1,
     values: Mapping[str, object] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
-    rows = await queries.list_exports(session, viewer, limit=25, offset=(page - 1) * 25)
+    rows = await queries.list_exports(
+        session, viewer, project_id=only.id if only else None, limit=25, offset=(page - 1) * 25
+    )
     context = ExportsPage(
         title="Exports",
         exports=PageOf(
             [(export, project) for export, project in rows],
             page,
-            await queries.count_exports(session, viewer),
+            await queries.count_exports(session, viewer, only.id if only else None),
             25,
         ),
+        only=only,
         projects=await list_projects_for(session, viewer),
         kinds=KINDS,
         shares=SHARES,
@@ -96,10 +103,16 @@ async def _exports_page(
 
 @router.get("/research/exports")
 async def exports_page(
-    request: Request, session: Session, researcher: Researcher, page: PageNumber = 1
+    request: Request,
+    session: Session,
+    researcher: Researcher,
+    page: PageNumber = 1,
+    project: str = "",
 ) -> Response:
-    """The list."""
-    return await _exports_page(request, session, researcher, page=page)
+    """The list, of one project or of all."""
+    only = await get_project_for(session, researcher, project) if project else None
+    values = {"project": only.slug} if only else None
+    return await _exports_page(request, session, researcher, only=only, page=page, values=values)
 
 
 @router.post("/research/exports")
@@ -185,6 +198,8 @@ async def export_page(
 ) -> Response:
     """One export; while it is pending the page asks again."""
     export = await service.get_export_for(session, researcher, export_id)
+    project = await get_project_by_id(session, export.project_id)
+    enter(request, project.slug, project.name)
     sheet = None
     if export.state is ExportState.READY:
         with suppress(NotFound):
@@ -193,7 +208,7 @@ async def export_page(
     context = ExportPage(
         title=export.name,
         export=export,
-        project=await get_project_by_id(session, export.project_id),
+        project=project,
         splits=SPLITS,
         datasheet=sheet,
         pending=export.state is ExportState.PENDING,

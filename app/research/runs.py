@@ -25,6 +25,7 @@ from app.training.catalogue import Catalogue, CommonFlag, list_common_flags, lis
 from app.training.models import REWARD, CurveEntry, Run, RunState
 from app.training.schemas import LineNumber, RunIn
 from app.web.errors import from_pydantic
+from app.web.frame import enter
 from app.web.pages import PageNumber, PageOf, see_other
 from app.web.templates import PageContext, render
 
@@ -40,6 +41,8 @@ class RunsPage(PageContext):
     """All runs, and the form for another."""
 
     runs: PageOf[tuple[Run, Project]]
+    # The project whose runs alone are listed, if it is one's.
+    only: Project | None
     projects: Sequence[Project]
     exports: Sequence[tuple[Export, Project]]
     policies: Sequence[Policy]
@@ -78,21 +81,25 @@ async def _runs_page(
     session: Session,
     viewer: User,
     *,
+    only: Project | None = None,
     page: int = 1,
     values: Mapping[str, str] | None = None,
     error: PlackettError | None = None,
 ) -> Response:
     stages = await list_stages()
-    rows = await queries.list_runs(session, viewer, limit=25, offset=(page - 1) * 25)
+    rows = await queries.list_runs(
+        session, viewer, project_id=only.id if only else None, limit=25, offset=(page - 1) * 25
+    )
     exports = await list_exports(session, viewer, limit=100)
     context = RunsPage(
         title="Runs",
         runs=PageOf(
             [(run, project) for run, project in rows],
             page,
-            await queries.count_runs_for(session, viewer),
+            await queries.count_runs_for(session, viewer, only.id if only else None),
             25,
         ),
+        only=only,
         projects=await list_projects_for(session, viewer),
         exports=[(export, each) for export, each in exports if export.state is ExportState.READY],
         policies=[
@@ -120,10 +127,14 @@ async def runs_page(
     researcher: Researcher,
     page: PageNumber = 1,
     export: str = "",
+    project: str = "",
 ) -> Response:
-    """The list; the form is filled in for an export that a link names."""
-    values = await _values_for(session, researcher, export) if export else None
-    return await _runs_page(request, session, researcher, page=page, values=values)
+    """The list, of one project or of all; the form is filled in for an export that a link names."""
+    only = await get_project_for(session, researcher, project) if project else None
+    values = {"project": only.slug} if only else None
+    if export:
+        values = await _values_for(session, researcher, export)
+    return await _runs_page(request, session, researcher, only=only, page=page, values=values)
 
 
 async def _values_for(session: Session, viewer: User, export: str) -> dict[str, str]:
@@ -190,10 +201,12 @@ async def run_page(
 ) -> Response:
     """One run; while it is under way the page follows it."""
     run = await service.get_run_for(session, researcher, run_id)
+    project = await get_project_by_id(session, run.project_id)
+    enter(request, project.slug, project.name)
     context = RunPage(
         title=f"{run.title} run",
         run=run,
-        project=await get_project_by_id(session, run.project_id),
+        project=project,
         export=await get_export(session, run.export_id),
         base=await get_policy_by_id(session, run.base_policy_id),
         policy=await get_policy_by_id(session, run.policy_id) if run.policy_id else None,

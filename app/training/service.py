@@ -171,7 +171,8 @@ async def request_cancel(session: AsyncSession, run: Run, *, actor: uuid.UUID | 
     locked.cancel_requested = True
     if locked.state is RunState.QUEUED:
         locked.state = RunState.CANCELLED
-    await record(session, actor, "run.cancel", str(run.id))
+    project = await session.get_one(Project, run.project_id)
+    await record(session, actor, "run.cancel", project.slug, run=str(run.id))
     await session.flush()
 
 

@@ -130,7 +130,12 @@ class SecurityHeaders:
 
 
 class ReadersLanguage:
-    """Every request is answered in its reader's language."""
+    """Every request is answered in its reader's language; pages that are there in English alone, in that.
+
+    Raters read their pages in their own. The others are not translated, and half a page would be.
+    """
+
+    ENGLISH = ("/admin/", "/research/")
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -139,7 +144,8 @@ class ReadersLanguage:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with speaking(choose_language(HTTPConnection(scope))):
+        english = scope["path"].startswith(self.ENGLISH)
+        with speaking("en" if english else choose_language(HTTPConnection(scope))):
             await self.app(scope, receive, send)
 
 

@@ -18,6 +18,7 @@ from app.web.addresses import OwnAddresses, at, get_prefix
 from app.web.assets import asset_url, bundle_url, vendor_url
 from app.web.csrf import csrf_token, set_csrf_cookie
 from app.web.fields import is_wrong, tell, tell_of
+from app.web.frame import get_frame
 from app.web.language import get_language, gettext, list_languages, ngettext
 from app.web.people import get_person, is_admin
 
@@ -100,7 +101,9 @@ def create_templates(folder: Path = CHECKOUT / "templates") -> Jinja2Templates:
     environment.globals.update(get_prefix=get_prefix)
     environment.add_extension(OwnAddresses)
     environment.globals.update(csrf_token=csrf_token)
-    environment.globals.update(get_person=get_person, is_admin=is_admin, get_notice=get_notice)
+    environment.globals.update(
+        get_person=get_person, is_admin=is_admin, get_frame=get_frame, get_notice=get_notice
+    )
     environment.globals.update(get_language=get_language, list_languages=list_languages)
     environment.add_extension("jinja2.ext.i18n")
     environment.install_gettext_callables(  # type: ignore[attr-defined]

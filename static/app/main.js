@@ -72,5 +72,23 @@ document.addEventListener("change", ({ target }) => {
   if (!(target instanceof HTMLSelectElement) || !target.matches("[data-submit-on-change]")) return;
   if (target.form?.method === "get") target.form.requestSubmit();
 });
+// The project switcher closes as menus do: by Escape, and when the reader goes elsewhere.
+const switcher = document.querySelector("details.switcher");
+document.addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape" || !switcher?.hasAttribute("open")) return;
+  switcher.removeAttribute("open");
+  switcher.querySelector("summary")?.focus();
+});
+for (const event of ["click", "focusin"]) {
+  document.addEventListener(event, ({ target }) => {
+    if (target instanceof Node && !switcher?.contains(target)) switcher?.removeAttribute("open");
+  });
+}
+// Where the navigation is one line that scrolls, the present page's link is in it.
+const here = document.querySelector(".side-nav [aria-current]");
+const line = here?.closest(".side-nav");
+if (here instanceof HTMLElement && line && line.scrollWidth > line.clientWidth) {
+  line.scrollLeft = here.offsetLeft - line.clientWidth / 2;
+}
 document.addEventListener("htmx:after:swap", localise);
 localise();

@@ -1,5 +1,7 @@
 """A project's pages: every tab renders, marked as the open one, and its settings' form makes a project."""
 
+import re
+
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,7 +36,9 @@ async def test_every_tab_renders_and_is_marked(
     address = f"/admin/projects/{project.slug}" + ("" if tab == "overview" else f"/{tab}")
     page = await client.get(address)
     assert page.status_code == 200
-    assert f'aria-current="page">{TABS[tab]}</a>' in page.text
+    assert f"<h1>{TABS[tab]}</h1>" in page.text
+    assert page.text.count('aria-current="page"') == 1
+    assert re.search(rf'href="{address}" +aria-current="page"', page.text)
 
 
 async def test_the_form_makes_a_project_and_changes_it(

@@ -90,12 +90,21 @@ PAGES = [
     (Role.ADMIN, "/admin/projects/{slug}/notes"),
     (Role.ADMIN, "/admin/projects/{slug}/generation"),
     (Role.ADMIN, "/admin/projects/{slug}/raters"),
+    (Role.ADMIN, "/admin/projects/{slug}/guidelines"),
+    (Role.ADMIN, "/admin/projects/{slug}/imports"),
+    (Role.ADMIN, "/admin/projects/{slug}/leaderboard"),
+    (Role.ADMIN, "/admin/projects/{slug}/members"),
     (Role.ADMIN, "/admin/projects/{slug}/settings"),
     (Role.ADMIN, "/admin/policies"),
     (Role.ADMIN, "/admin/people"),
     (Role.ADMIN, "/admin/audit"),
-    (Role.RESEARCHER, "/research/exports"),
-    (Role.RESEARCHER, "/research/runs"),
+    (Role.ADMIN, "/admin/no-such-page"),
+    (Role.RESEARCHER, "/admin/projects"),
+    (Role.RESEARCHER, "/admin/projects/{slug}"),
+    (Role.RESEARCHER, "/admin/projects/{slug}/prompts"),
+    (Role.RESEARCHER, "/rate/{slug}/preview"),
+    (Role.RESEARCHER, "/research/exports?project={slug}"),
+    (Role.RESEARCHER, "/research/runs?project={slug}"),
     (Role.RATER, "/no-such-page"),
 ]
 
@@ -150,13 +159,15 @@ async def test_an_admin_sets_up_a_project_and_invites_somebody(
     await page.fill("#slug", slug)
     await page.fill("#guidelines", "Be kind.")
     await page.click("text=Create project")
-    await expect(page.locator("h1")).to_have_text("A new project")
+    await expect(page.locator("h1")).to_have_text("Prompts")
+    await expect(page.locator(".switcher .place")).to_have_text("A new project")
     rows = '{"prompt": "Why?", "candidates": ["a", "b"]}\n{"prompt": 1}\n'
     upload = {"name": "rows.jsonl", "mimeType": "application/jsonl", "buffer": rows.encode()}
     await page.set_input_files("#file", upload)  # type: ignore[arg-type]
     await page.click("button:text-is('Import')")
     await expect(page.locator(".notice")).to_contain_text("1 accepted")
     await expect(page.locator(".notice")).to_contain_text("line 2, prompt")
+    await page.click(".side-nav a:has-text('Overview')")
     await page.click("button:has-text('Pause')")
     await expect(page.locator(".badge.warn")).to_have_text("paused")
     await page.goto(f"{site.address}/admin/people")

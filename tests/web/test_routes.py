@@ -50,8 +50,13 @@ IN_PERSON = re.compile(r"/account|/sign-out|/admin/people|/admin/projects/{slug}
 ADMIN_ONLY = {("POST", "/api/v1/projects"), ("POST", "/api/v1/policies")}
 # What a researcher reads of the admins' pages, of figures and of the data itself; changing it stays theirs.
 FIGURES = {"/admin/projects", "/admin/projects/{slug}", "/admin/policies"}
-FIGURES |= {f"/admin/projects/{{slug}}/{tab}" for tab in ("generation", "guidelines", "raters")}
-DATA = {"/admin/projects/{slug}/prompts", "/admin/projects/{slug}/prompts/{prompt_id}"}
+TABS = ("generation", "guidelines", "raters", "leaderboard")
+FIGURES |= {f"/admin/projects/{{slug}}/{tab}" for tab in TABS}
+DATA = {
+    "/admin/projects/{slug}/imports",
+    "/admin/projects/{slug}/prompts",
+    "/admin/projects/{slug}/prompts/{prompt_id}",
+}
 DATA |= {"/rate/{slug}/preview", "/admin/projects/{slug}/notes"}
 READ_ONLY = {("GET", path) for path in FIGURES | DATA}
 
