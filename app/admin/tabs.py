@@ -13,7 +13,7 @@ TABS = {
     "generation": "Generation",
     "guidelines": "Guidelines",
     "raters": "Quality",
-    "notes": "Raters' notes",
+    "notes": "Notes",
     "imports": "Imports",
     "leaderboard": "Leaderboard",
     "members": "Members",

@@ -155,7 +155,7 @@ async def take_task(visit: Visit, slug: str) -> str:
 
 # Fifty prompts have one template: a few of its pages show what all of them do.
 OF_ONE_SHAPE = 3
-SOME_ID_IN_PATH = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
+SOME_ID_IN_PATH = re.compile(r"(?<=/prompts/)[0-9a-f-]{36}")
 
 
 async def crawl(visit: Visit, *starts: str) -> set[str]:
@@ -169,7 +169,8 @@ async def crawl(visit: Visit, *starts: str) -> set[str]:
         shape = SOME_ID_IN_PATH.sub("id", parts.path)
         if shape != parts.path and shapes[shape] >= OF_ONE_SHAPE:
             continue
-        key = parts.path + ("?" + parts.query if "page=" in parts.query else "")
+        other_rows = "page=" in parts.query or "project=" in parts.query
+        key = parts.path + ("?" + parts.query if other_rows else "")
         if key in seen or parts.netloc != "test":
             continue
         seen.add(key)
