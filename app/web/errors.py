@@ -200,7 +200,7 @@ def install_error_handlers(app: FastAPI, identify: Identify) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        if not wants_json(request) and all(found["loc"][0] == "path" for found in error.errors()):
+        if not wants_json(request) and any(found["loc"][0] == "path" for found in error.errors()):
             # An address that no link leads to: whoever reads it has made a slip in it.
             return respond(request, NotFound(f"No page has the address {request.url.path}"))
         return respond(request, from_validation(error))

@@ -252,3 +252,40 @@ async def test_a_role_changes_by_a_confirmed_button_and_never_by_a_slip(
     await expect(page.locator(".notice")).to_contain_text(f"{rater.email} is admin now")
     assert await role() is Role.ADMIN
     assert len(questions) == 2
+
+
+async def test_a_researcher_reaches_every_page_of_a_project_by_keyboard_and_switches(
+    session: AsyncSession, page: Page, site: Site, furnished: Furnished
+) -> None:
+    researcher = await create_user(session, Role.RESEARCHER, password=PASSWORD)
+    await session.commit()
+    await sign_in(page, site, researcher.email)
+    home = f"{site.address}/admin/projects/{furnished.slug}"
+    await page.goto(home)
+    links = page.locator(".side-nav a")
+    names = await links.all_inner_texts()
+    assert {"Prompts", "Guidelines", "Exports", "Policies", "Leaderboard"} <= set(names)
+    assert not {"Settings", "Members"} & set(names)  # those change something
+    for name in names:
+        link = page.locator(".side-nav").get_by_role("link", name=name, exact=True)
+        await link.focus()
+        async with page.expect_navigation() as went:
+            await page.keyboard.press("Enter")
+        answer = await went.value
+        assert answer
+        assert answer.status == 200, name
+        await expect(link).to_have_attribute("aria-current", "page")
+    summary = page.locator(".switcher summary")
+    await summary.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".switcher ul")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".switcher ul")).to_be_hidden()
+    await expect(summary).to_be_focused()
+    await page.keyboard.press("Enter")
+    other = page.locator(f".switcher a[href='/admin/projects/{furnished.slug}-two']")
+    await other.focus()
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{home}-two")
+    await page.goto(f"{home}/no-such-page")
+    await expect(page.locator(".side-nav")).to_be_visible()  # it keeps its place

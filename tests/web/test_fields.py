@@ -187,6 +187,18 @@ async def test_an_address_that_is_not_there_keeps_the_navigation(
         assert not JARGON.search(answer.text)
 
 
+async def test_a_form_sent_to_an_address_with_a_slip_is_told_of_the_address(
+    client: httpx.AsyncClient, session: AsyncSession
+) -> None:
+    token = await sign_in(client, session, await create_user(session, Role.ADMIN))
+    headers = {HEADER: token, "Accept": "text/html"}
+    for form in ({}, {"role": "king"}):
+        answer = await client.post("/admin/people/not-an-id/role", headers=headers, data=form)
+        assert answer.status_code == 404
+        assert "No page has the address /admin/people/not-an-id/role" in answer.text
+        assert not JARGON.search(answer.text)
+
+
 async def test_a_pages_script_is_told_a_sentence_and_a_program_the_message(
     client: httpx.AsyncClient, session: AsyncSession
 ) -> None:
