@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.accounts.models import Role
 from tests.browser.conftest import Site, sign_in
 from tests.factories.accounts import PASSWORD, create_user
 from tests.factories.projects import create_project
@@ -133,3 +134,25 @@ async def test_nothing_that_comes_tells_which_policy_wrote_what(
     await page.wait_for_load_state("networkidle")
     assert any("text 1" in each for each in came)
     assert not [each for each in came if "secret-model" in each]
+
+
+async def test_every_page_of_an_admin_keeps_to_the_first_loads_budget(
+    page: Page, session: AsyncSession, site: Site, traffic: Traffic
+) -> None:
+    admin = await create_user(session, Role.ADMIN, password=PASSWORD)
+    project = await create_project(session, slug=f"p-{uuid.uuid4().hex[:8]}", guidelines="Fair.")
+    await create_tasks(session, project, 60, prompt=long_text(3))
+    await session.commit()
+    await sign_in(page, site, admin.email)
+    client = await page.context.new_cdp_session(page)
+    home = f"/admin/projects/{project.slug}"
+    tabs = ("", "/prompts", "/generation", "/raters", "/imports", "/leaderboard", "/settings")
+    lists = ("/admin/people", "/admin/audit", "/admin/policies", "/research/exports")
+    for path in (*(home + each for each in tabs), *lists, "/research/runs"):
+        await page.goto("about:blank")
+        await client.send("Network.clearBrowserCache")
+        traffic.clear()
+        await page.goto(site.address + path)
+        total = await all_of(traffic, path)
+        print(f"{path.removeprefix(home)}: {total} bytes")
+        assert 5_000 < total <= FIRST_LOAD, (path, traffic)
