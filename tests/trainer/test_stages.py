@@ -408,8 +408,9 @@ def test_a_tokenizer_of_another_family_is_read_through_its_text(
 ) -> None:
     other = tmp_path / "other"
     tokenizer: Any = tokens.load_tokenizer(str(reward_run / "model"))
-    tokenizer.add_tokens(["elephant"])
     model = models.load_reward_model(str(reward_run / "model"), tokenizer, CPU, seed=0)
+    tokenizer.add_tokens(["elephant"])
+    model.resize_token_embeddings(len(tokenizer))
     artifacts.save_model(model, tokenizer, other)
     config = make_ppo(tiny_model, reward_run, rankings, tmp_path / "x", reward=str(other))
     trainer = ppo.PPOTrainer(config, ALONE)

@@ -37,7 +37,7 @@ def write(models_of: Callable[[str], Models], tmp_path: Path) -> Write:
         done = generate.main(config)
         rows = [json.loads(line) for line in Path(config.out).read_text().splitlines()]
         count = sum(len(row["candidates"]) for row in rows)
-        assert done == {"prompts": len(rows), "responses": count, "out": config.out}
+        assert (done["prompts"], done["responses"], done["out"]) == (len(rows), count, config.out)
         return rows
 
     return call
