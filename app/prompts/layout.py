@@ -87,14 +87,12 @@ def to_number(name: str, value: object) -> float:
 
 
 def to_choice(name: str, value: object, choices: Mapping[object, int]) -> int:
-    """Which of two is the better one."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    try:
-        return choices[value]
-    except (KeyError, TypeError):
-        told = ", ".join(str(each) for each in choices)
-        raise FieldError(name, f"must be one of {told}") from None
+    """Which of two is the better one, by a value that a table may have as text: "1", "1.0", "True"."""
+    text = str(value).strip().lower().removesuffix(".0")
+    for choice, meaning in choices.items():
+        if str(choice).lower() == text:
+            return meaning
+    raise FieldError(name, f"must be one of {', '.join(str(each) for each in choices)}")
 
 
 def to_list(name: str, value: object, *, least: int = 1) -> list[object]:

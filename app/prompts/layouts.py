@@ -448,7 +448,9 @@ def _kto(use: Use) -> Rows:
                 "content"
             )
         texts.append(completion)
-        labels.append(float(to_choice("label", record.pop("label"), {False: 0, True: 1})))
+        labels.append(
+            float(to_choice("label", record.pop("label"), {"false": 0, "true": 1, "0": 0, "1": 1}))
+        )
     if len(texts) < 2:
         raise FieldError("completion", "is the only one to its prompt: there is nothing to rank")
     return [

@@ -156,7 +156,7 @@ async def own_work(
     return render(request, "rating/history.html", context)
 
 
-@router.get("/rate/history/time-sheet.csv")
+@router.get("/rate/history/time-sheet/csv")
 async def time_sheet(session: Session, rater: Rater) -> Response:
     """A rater's days in each project, for their own books. Days are UTC's."""
     rows = await queries.list_own_days(session, rater.id)

@@ -273,6 +273,16 @@ def test_a_column_that_a_layout_does_not_have_is_refused_or_kept(name: str) -> N
     assert (row.metadata["mood"], row.metadata["aim"]) == ("fine", 3)
 
 
+@pytest.mark.parametrize("label", [1, 1.0, "1", "1.0", True, "True", " TRUE "])
+def test_a_choice_is_known_in_every_spelling_of_a_table(label: Any) -> None:
+    record = SINGLE["shp"][0]
+    wanted = [1, 2] if str(label).strip().lower() != "true" else None
+    found, _ = read(record | {"labels": label})
+    assert [getattr(each, "ranks", None) for each in found] == [wanted]
+    rows = [{"prompt": [ASKED], "completion": [SAID], "label": each} for each in (label, False)]
+    assert [each.ranks for each in right(*rows)] == [[1, 2]]
+
+
 def test_a_system_prompt_and_orca_pairs() -> None:
     record = {"system": "Be brief.", "question": "Which river?", "chosen": "a", "rejected": "b"}
     (row,) = right(record)

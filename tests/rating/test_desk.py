@@ -185,7 +185,7 @@ async def test_a_time_sheet_adds_up_and_makes_no_time_up(
         given = in_order(lease, seconds=seconds)
         await submit_ranking(session, lease.assignment_id, rater, given)
     await sign_in(client, session, rater)
-    answer = await client.get("/rate/history/time-sheet.csv")
+    answer = await client.get("/rate/history/time-sheet/csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     (row,) = csv.DictReader(io.StringIO(answer.text))
     assert row["project"] == project.slug

@@ -422,7 +422,7 @@ def test_a_tokenizer_of_another_family_is_read_through_its_text(
 
 BROKEN = {
     "broken.jsonl": ('{"prompt": "a"', "broken.jsonl:1: is not JSON"),
-    "field.jsonl": ('{"chosen": "x"}', "field.jsonl:1: chosen and rejected"),
+    "field.jsonl": ('{"chosen": "x"}', "field.jsonl:1: rejected: is missing"),
     "type.jsonl": ('{"prompt": 3, "chosen": "x", "rejected": "y"}', "type.jsonl:1: prompt"),
     "empty.jsonl": ("", "holds no rankings"),
     "tied.jsonl": (

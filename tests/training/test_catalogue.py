@@ -34,7 +34,7 @@ async def test_the_trainers_stages_are_told_with_what_they_need_and_make() -> No
     [
         ("reward", {"lr": math.inf}, "config.lr", "finite"),
         ("reward", {"lr": "fast"}, "config.lr", "float"),
-        ("reward", {"seed": 2**70}, "config.seed", "at most"),
+        ("reward", {"seed": 2**70}, "config.seed", "below 2"),
         ("reward", {"kl-coef": 0.1}, "config.kl-coef", "no setting"),
         ("ppo", {"rollout-server": "http://x"}, "config.rollout-server", "no setting"),
         ("ppo", {"response_length": 512}, "config.response-length", "no room"),
