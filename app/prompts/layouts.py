@@ -870,3 +870,5 @@ _ALL = (
     ),
 )
 LAYOUTS = {each.name: each for each in _ALL}
+# Other names of the same columns: HelpSteer's are its second part's; transcripts are read as they are.
+ALIASES = {"hh": OWN.name, "helpsteer": "helpsteer2"}

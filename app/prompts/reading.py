@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from app.errors import InvalidInput
 from app.prompts.files import Record, Seen, open_file, read_records
 from app.prompts.layout import Layout
-from app.prompts.layouts import LAYOUTS, OWN, recognise
+from app.prompts.layouts import ALIASES, LAYOUTS, OWN, recognise
 from app.prompts.limits import Limits
 from app.prompts.parse import FieldError, PromptRow, RowError, parse_row
 
@@ -96,12 +96,13 @@ def _choose(first: list[Record | RowError], reading: Reading) -> Layout:
     if isinstance(reading.layout, Layout):
         return reading.layout
     if reading.layout is not None:
-        if reading.layout not in LAYOUTS:
+        name = ALIASES.get(reading.layout, reading.layout)
+        if name not in LAYOUTS:
             raise InvalidInput(
                 f"there is no layout {reading.layout!r}; there are {', '.join(LAYOUTS)}",
                 field="layout",
             )
-        return LAYOUTS[reading.layout]
+        return LAYOUTS[name]
     columns = set(reading.seen.columns)
     for each in first:
         if isinstance(each, Record) and isinstance(each.fields, dict):

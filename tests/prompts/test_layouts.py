@@ -531,6 +531,10 @@ def test_where_two_layouts_fit_none_is_guessed() -> None:
         read(row)
     (found,) = right(row, layout="pairs-with-margin", keep_extra=True)
     assert (found.strength, found.metadata["source"]) == (1, "x")
+    transcripts = {
+        each: f"\n\nHuman: Which river?\n\nAssistant: {each}" for each in ("chosen", "rejected")
+    }
+    assert [each.messages for each in right(transcripts, layout="hh")] == [[ASKED]]
     with pytest.raises(InvalidInput, match="there is no layout 'nonsense'"):
         read(row, layout="nonsense")
 
